@@ -1,0 +1,51 @@
+//! Where a [`Drop`] becomes a counter and a verdict.
+
+use roadstead_abi::{DropKey, DropReason};
+
+use crate::maps::DROPS;
+
+/// The one error type of the programs: why, and of which Service.
+#[derive(Clone, Copy)]
+pub(crate) struct Drop {
+    pub(crate) reason: DropReason,
+    /// Id of the Service's port, 0 where none is known.
+    pub(crate) service: u32,
+}
+
+impl From<DropReason> for Drop {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self { reason, service: 0 }
+    }
+}
+
+impl Drop {
+    #[inline(always)]
+    pub(crate) fn of(reason: DropReason, service: u32) -> Self {
+        Self { reason, service }
+    }
+
+    /// Moves the counter. A full map counts under service 0, where that is there.
+    #[inline(always)]
+    pub(crate) fn count(self) {
+        let key = DropKey { reason: self.reason as u32, service: self.service };
+        if let Some(count) = DROPS.get_ptr_mut(key) {
+            // SAFETY: the map returned the pointer, and the element is this CPU's own. A socket program may be interrupted
+            // by a packet of its CPU between load and store; a count lost that way is a count, not a verdict.
+            unsafe { *count += 1 };
+            return;
+        }
+        if DROPS.insert(key, 1, 0).is_err() && self.service != 0 {
+            Self { reason: self.reason, service: 0 }.count_unnamed();
+        }
+    }
+
+    #[inline(always)]
+    fn count_unnamed(self) {
+        let key = DropKey { reason: self.reason as u32, service: 0 };
+        if let Some(count) = DROPS.get_ptr_mut(key) {
+            // SAFETY: as in `count`.
+            unsafe { *count += 1 };
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Rewriting a packet's addresses and ports, checksums included.
+//!
+//! The helpers for the transport checksum know whether it is complete, partial (offloaded) or absent; the header
+//! itself is written directly. After a helper every packet pointer is fetched anew.
+
+use aya_ebpf::programs::TcContext;
+use roadstead_abi::{CtEntry, CtKey, DropReason, proto};
+use roadstead_datapath::checksum;
+
+use crate::{
+    drops::Drop,
+    packet::{ETH_LEN, Family, Flow, ptr_at, read},
+};
+
+const BPF_F_RECOMPUTE_CSUM: u64 = 1;
+const BPF_F_PSEUDO_HDR: u64 = 0x10;
+const BPF_F_MARK_MANGLED_0: u64 = 0x20;
+
+/// Writes the entry's tuple into the packet; one hop less where the packet is sent on from here.
+///
+/// # Errors
+/// [`DropReason::HopLimit`] when the packet may not be sent on, [`DropReason::Rewrite`] when it cannot be written.
+#[inline(always)]
+pub(crate) fn apply(ctx: &TcContext, flow: &Flow, key: &CtKey, entry: &CtEntry) -> Result<(), Drop> {
+    let sends_on = entry.ifindex != 0;
+    if sends_on && hops(ctx, flow.family).ok_or(DropReason::Malformed)? <= 1 {
+        return Err(Drop::of(DropReason::HopLimit, entry.service));
+    }
+    let failed = Drop::of(DropReason::Rewrite, entry.service);
+    transport_checksum(ctx, flow, key, entry).ok_or(failed)?;
+    match flow.family {
+        Family::V4 => addresses_v4(ctx, key, entry, u16::from(sends_on)).ok_or(failed)?,
+        Family::V6 => addresses_v6(ctx, entry, u8::from(sends_on)).ok_or(failed)?,
+    }
+    ports(ctx, flow, entry).ok_or(failed)
+}
+
+#[inline(always)]
+fn hops(ctx: &TcContext, family: Family) -> Option<u8> {
+    match family {
+        Family::V4 => read(ctx, ETH_LEN + 8),
+        Family::V6 => read(ctx, ETH_LEN + 7),
+    }
+}
+
+#[inline(always)]
+fn transport_checksum(ctx: &TcContext, flow: &Flow, key: &CtKey, entry: &CtEntry) -> Option<()> {
+    let addresses = checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst));
+    let ports = checksum::ports_diff((key.sport, key.dport), (entry.sport, entry.dport));
+    // A UDP checksum of 0 is none (RFC 768) and stays 0.
+    let (field, flags) = match flow.proto {
+        proto::UDP => (flow.l4 + 6, BPF_F_MARK_MANGLED_0),
+        _ => (flow.l4 + 16, 0),
+    };
+    ctx.l4_csum_replace(field, 0, addresses.into(), flags | BPF_F_PSEUDO_HDR).ok()?;
+    ctx.l4_csum_replace(field, 0, ports.into(), flags).ok()
+}
+
+#[inline(always)]
+fn addresses_v4(ctx: &TcContext, key: &CtKey, entry: &CtEntry, hops: u16) -> Option<()> {
+    // TTL and protocol, checksum, source, destination: bytes 8 to 19 of the header.
+    let head = ptr_at::<[u16; 6]>(ctx, ETH_LEN + 8)?;
+    // SAFETY: `ptr_at` has checked the bounds.
+    let [ttl_word, check, ..] = unsafe { head.read_unaligned() };
+    let new_ttl_word = (u16::from_be(ttl_word) - (hops << 8)).to_be();
+    let addresses = checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst));
+    let diff = checksum::add(addresses, u32::from(!ttl_word) + u32::from(new_ttl_word));
+    // SAFETY: as above.
+    unsafe { head.cast::<[u16; 2]>().write_unaligned([new_ttl_word, checksum::update(check, diff)]) };
+    let pointer = ptr_at::<[u32; 2]>(ctx, ETH_LEN + 12)?;
+    // SAFETY: as above.
+    unsafe { pointer.write_unaligned([entry.src.last_word(), entry.dst.last_word()]) };
+    Some(())
+}
+
+/// IPv6 has no header checksum that would balance the change, so the packet's complete checksum (CHECKSUM_COMPLETE)
+/// must follow the header: store with BPF_F_RECOMPUTE_CSUM, and the pseudo-header update above takes it back.
+#[inline(always)]
+fn addresses_v6(ctx: &TcContext, entry: &CtEntry, hops: u8) -> Option<()> {
+    if hops > 0 {
+        let mut word: [u8; 2] = read(ctx, ETH_LEN + 6)?;
+        word[1] -= hops;
+        ctx.store(ETH_LEN + 6, &word, BPF_F_RECOMPUTE_CSUM).ok()?;
+    }
+    ctx.store(ETH_LEN + 8, &entry.src, BPF_F_RECOMPUTE_CSUM).ok()?;
+    ctx.store(ETH_LEN + 24, &entry.dst, BPF_F_RECOMPUTE_CSUM).ok()
+}
+
+#[inline(always)]
+fn ports(ctx: &TcContext, flow: &Flow, entry: &CtEntry) -> Option<()> {
+    let pointer = ptr_at::<[u16; 2]>(ctx, flow.l4)?;
+    // SAFETY: `ptr_at` has checked the bounds.
+    unsafe { pointer.write_unaligned([entry.sport.0, entry.dport.0]) };
+    Some(())
+}

@@ -1,0 +1,71 @@
+//! The one recipe that compiles `ebpf/programs` for the BPF target.
+//!
+//! It stands before the packet's way begins: `userspace/dataplane/build.rs` calls [`compile`] and embeds the object it
+//! names, `cargo xtask setup` asks the same code what a machine lacks. The object is cached by a hash of its sources, so
+//! a build of the host crates needs the BPF compiler once, and not at all while the cached object fits.
+//!
+//! It installs nothing and holds no stub: without a compiler or `bpf-linker` it fails with a sentence that names what is
+//! missing and the command that brings it.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod compiler;
+mod digest;
+mod error;
+mod host;
+mod linker;
+mod recipe;
+mod sources;
+
+pub use compiler::{Compiler, MINIMUM_RUST, find_compiler};
+pub use error::ToolchainError;
+pub use host::{Host, RUSTC_VARIABLE};
+pub use linker::{LINKER_LLVM, LINKER_VERSION, Linker, find_linker};
+pub use sources::HASHED_CRATES;
+
+use std::path::{Path, PathBuf};
+
+use recipe::Target;
+
+/// Compiles the eBPF crate in `programs_dir`, or takes its object from `cache_dir`, and returns the object's path.
+///
+/// Safe to call from several processes at once: one compiles, the others wait and find its object. The path stays valid
+/// until later versions of the sources push the object out of the cache, so a build script copies it.
+pub fn compile(programs_dir: &Path, cache_dir: &Path) -> Result<PathBuf, ToolchainError> {
+    compile_on(&Host::from_environment(), &Target::from_environment(), programs_dir, cache_dir)
+}
+
+/// The cache folder that belongs to the target folder of a build script's `OUT_DIR`: one for all profiles.
+pub fn cache_dir_from_out_dir(out_dir: &Path) -> PathBuf {
+    // Cargo marks the target folder with CACHEDIR.TAG. Without it, OUT_DIR is <target>/<profile>/build/<package>/out.
+    let marked = out_dir.ancestors().skip(1).find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    marked.or_else(|| out_dir.ancestors().nth(4)).unwrap_or(out_dir).join("ebpf")
+}
+
+/// The lines that a build script prints so that Cargo calls it again when anything the object depends on changes.
+pub fn rerun_lines(programs_dir: &Path) -> Result<Vec<String>, ToolchainError> {
+    let watched = sources::watched_paths(programs_dir)?;
+    let files = watched.iter().map(|path| format!("cargo::rerun-if-changed={}", path.display()));
+    Ok(files.chain([format!("cargo::rerun-if-env-changed={RUSTC_VARIABLE}")]).collect())
+}
+
+fn compile_on(host: &Host, target: &Target, programs_dir: &Path, cache_dir: &Path) -> Result<PathBuf, ToolchainError> {
+    let programs_dir = programs_dir.canonicalize().map_err(|cause| ToolchainError::file(programs_dir, cause))?;
+    let cache = cache::Cache::open(cache_dir)?;
+    let _lock = cache.lock()?;
+    let before = sources::fingerprint(&programs_dir)?;
+    if let Some(object) = cache.hit(&target.key(&before), host) {
+        return Ok(object);
+    }
+    let linker = find_linker(host)?;
+    let compiler = find_compiler(host, &linker)?;
+    let built = recipe::build(&compiler, &linker, target, &programs_dir, &cache.target_dir())?;
+    // Cargo may have written the lock file of the crate just now, so the key is that of the sources after the build. Where
+    // more than the lock changed while the compiler ran, the object belongs to neither state and gets no stamp.
+    let after = sources::fingerprint(&programs_dir)?;
+    cache.store(&target.key(&after), &built, host, before.same_code(&after).then_some((&compiler, &linker)))
+}
+
+#[cfg(test)]
+mod tests;

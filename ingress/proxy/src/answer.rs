@@ -1,0 +1,119 @@
+//! Answers: those of our own, and the one body type of all.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, LOCATION, SERVER},
+};
+use hyper::body::{Body, Frame, SizeHint};
+
+use crate::{fields::SERVER_NAME, metrics::InFlight, upstream::UpstreamBody};
+
+/// The body of an answer; the request counts as being in flight until it is gone.
+pub struct AnswerBody {
+    content: Content,
+    in_flight: Option<InFlight>,
+    /// Counts the pieces that were taken.
+    moved: Option<Arc<AtomicU64>>,
+}
+
+impl From<Content> for AnswerBody {
+    fn from(content: Content) -> Self {
+        Self { content, in_flight: None, moved: None }
+    }
+}
+
+enum Content {
+    Own(Option<Bytes>),
+    Upstream(Box<UpstreamBody>),
+}
+
+/// An answer of our own: the status in words.
+#[must_use]
+pub fn plain(status: StatusCode) -> Response<AnswerBody> {
+    let text = format!("{} {}\n", status.as_str(), status.canonical_reason().unwrap_or("Error"));
+    let mut response = Response::new(AnswerBody::from(Content::Own(Some(Bytes::from(text)))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(SERVER, SERVER_NAME);
+    response
+}
+
+/// A redirect that keeps method and body (308, RFC 9110, section 15.4.9).
+#[must_use]
+pub fn redirect(location: &str) -> Response<AnswerBody> {
+    let Ok(location) = HeaderValue::from_bytes(location.as_bytes()) else {
+        return plain(StatusCode::BAD_REQUEST);
+    };
+    let mut response = plain(StatusCode::PERMANENT_REDIRECT);
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// An endpoint's answer.
+#[must_use]
+pub fn forwarded(response: Response<UpstreamBody>) -> Response<AnswerBody> {
+    response.map(|body| AnswerBody::from(Content::Upstream(Box::new(body))))
+}
+
+impl AnswerBody {
+    /// Binds the count of requests in flight to this body's life.
+    #[must_use]
+    pub fn counted(mut self, in_flight: InFlight) -> Self {
+        self.in_flight = Some(in_flight);
+        self
+    }
+
+    /// Counts the pieces of this body in `moved` as the client's connection takes them.
+    #[must_use]
+    pub fn noted(mut self, moved: Arc<AtomicU64>) -> Self {
+        self.moved = Some(moved);
+        self
+    }
+
+    /// The body of an answer that has none, such as 101.
+    #[must_use]
+    pub fn without_content(mut self) -> Self {
+        self.content = Content::Own(None);
+        self
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match &mut self.content {
+            Content::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Content::Upstream(body) => ready!(Pin::new(body.as_mut()).poll_frame(cx)),
+        };
+        if let Some(moved) = &self.moved {
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Upstream(body) => body.size_hint(),
+        }
+    }
+}

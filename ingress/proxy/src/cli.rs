@@ -1,0 +1,181 @@
+//! The command line: `run` serves, `route` tells what would serve.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    process::ExitCode,
+    str::FromStr,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use roadstead_model::ObjectName;
+use roadstead_routes::ClassChoice;
+use roadstead_sources::SourceFlags;
+use roadstead_telemetry::TelemetryFlags;
+
+use crate::{control::Publish, route_command, run, server::ServerOptions};
+
+/// Serves Kubernetes Ingress from a directory of YAML.
+#[derive(Debug, Parser)]
+#[command(name = "roadstead-ingress", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve Ingresses
+    Run(Box<RunFlags>),
+    /// Tell the Ingress, rule, backend and endpoints that would take a request; needs no running proxy
+    Route(Box<RouteFlags>),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// What stops the program, for a person to read.
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(flags) => run::run(&flags).map(|()| ExitCode::SUCCESS),
+            Command::Route(flags) => route_command::route(&flags),
+        }
+    }
+}
+
+/// Flags of `run`.
+#[derive(Args, Debug)]
+pub struct RunFlags {
+    /// Where objects come from.
+    #[command(flatten)]
+    pub source: SourceFlags,
+    /// Logs and metrics.
+    #[command(flatten)]
+    pub telemetry: TelemetryFlags,
+    /// Which Ingresses are served.
+    #[command(flatten)]
+    pub classes: ClassFlags,
+    /// Listen in the clear on this address (repeatable)
+    #[arg(long, value_name = "ADDR", env = "ROADSTEAD_INGRESS_HTTP", value_delimiter = ',', default_value = "[::]:80")]
+    pub http: Vec<SocketAddr>,
+    /// Listen for TLS on this address (repeatable)
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "ROADSTEAD_INGRESS_HTTPS",
+        value_delimiter = ',',
+        default_value = "[::]:443"
+    )]
+    pub https: Vec<SocketAddr>,
+    /// Threads, each with listeners and upstream connections of its own (default: one per core)
+    #[arg(long, value_name = "N", env = "ROADSTEAD_INGRESS_THREADS")]
+    pub threads: Option<NonZeroUsize>,
+    /// Connections that one address takes at once; more of them wait in the kernel
+    #[arg(long, value_name = "N", env = "ROADSTEAD_INGRESS_MAX_CONNECTIONS", default_value = "16384")]
+    pub max_connections: NonZeroUsize,
+    /// Write this address to the status of the Ingresses that are served (repeatable)
+    #[arg(long, value_name = "IP", env = "ROADSTEAD_INGRESS_PUBLISH_ADDRESS", value_delimiter = ',')]
+    pub publish_address: Vec<IpAddr>,
+    /// Write the addresses of this Service instead
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_PUBLISH_SERVICE")]
+    pub publish_service: Option<ServiceName>,
+}
+
+impl RunFlags {
+    /// Where to listen.
+    #[must_use]
+    pub fn server(&self) -> ServerOptions {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        ServerOptions {
+            http: self.http.clone(),
+            https: self.https.clone(),
+            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+            max_connections: self.max_connections.get(),
+        }
+    }
+
+    /// What to write to the status of Ingresses.
+    #[must_use]
+    pub fn publish(&self) -> Publish {
+        let service = self.publish_service.as_ref().map(|name| name.0.clone());
+        Publish { addresses: self.publish_address.clone(), service }
+    }
+}
+
+/// Which Ingresses are served.
+#[derive(Args, Debug)]
+pub struct ClassFlags {
+    /// Serve this class and no other but those named (repeatable; default: classes of controller roadstead.dev/ingress)
+    #[arg(long = "ingress-class", value_name = "NAME", env = "ROADSTEAD_INGRESS_CLASS", value_delimiter = ',')]
+    names: Vec<String>,
+}
+
+impl ClassFlags {
+    /// As `roadstead-routes` takes it.
+    #[must_use]
+    pub fn choice(&self) -> ClassChoice {
+        ClassChoice { names: self.names.clone() }
+    }
+}
+
+/// Flags of `route`.
+#[derive(Args, Debug)]
+pub struct RouteFlags {
+    /// Where objects come from.
+    #[command(flatten)]
+    pub source: SourceFlags,
+    /// Which Ingresses are served.
+    #[command(flatten)]
+    pub classes: ClassFlags,
+    /// The request comes over TLS
+    #[arg(long)]
+    pub https: bool,
+    /// The request's host
+    pub host: String,
+    /// The request's path, with its query if it has one
+    pub path: String,
+    /// Form of the answer
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object, whose fields only grow.
+    Json,
+}
+
+/// `namespace/name` on the command line.
+#[derive(Clone, Debug)]
+pub struct ServiceName(ObjectName);
+
+/// The text was no `namespace/name`.
+#[derive(Debug)]
+pub struct ServiceNameError;
+
+impl fmt::Display for ServiceNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected namespace/name")
+    }
+}
+
+impl std::error::Error for ServiceNameError {}
+
+impl FromStr for ServiceName {
+    type Err = ServiceNameError;
+
+    fn from_str(text: &str) -> Result<Self, ServiceNameError> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self(ObjectName::new(namespace, name)))
+            }
+            _ => Err(ServiceNameError),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The configuration's last step: snapshots become the routes, pools and certificates that requests are served from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
+use roadstead_routes::{Backend, BackendId, ClassChoice, Compiled, Table, compile, endpoints_of, same_inputs};
+use rustls::crypto::CryptoProvider;
+
+use crate::{
+    certificates::{CertificateError, CertificateStore, Certificates},
+    metrics::Metrics,
+    upstream::Pool,
+};
+
+/// One generation of routes with the pools that they lead to. A request takes it once and keeps it to its end.
+#[derive(Default)]
+pub struct Generation {
+    /// The routes.
+    pub table: Table,
+    /// By the backend's index.
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Generation {
+    /// The pool of a backend of this generation's table.
+    #[must_use]
+    pub fn pool(&self, id: BackendId) -> Option<&Arc<Pool>> {
+        self.pools.get(id.index())
+    }
+}
+
+/// What requests and handshakes read.
+pub struct Live {
+    /// The routes.
+    pub generation: ArcSwap<Generation>,
+    /// The certificates.
+    pub certificates: Arc<ArcSwap<Certificates>>,
+    /// The counters.
+    pub metrics: Metrics,
+}
+
+/// Whose addresses are written to the status of Ingresses.
+#[derive(Clone, Debug, Default)]
+pub struct Publish {
+    /// These addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Else those of this Service's status.
+    pub service: Option<ObjectName>,
+}
+
+/// Applies snapshots.
+pub struct Control {
+    live: Arc<Live>,
+    classes: ClassChoice,
+    store: CertificateStore,
+    pools: HashMap<Backend, Arc<Pool>>,
+    applied: Option<(Arc<Snapshot>, Compiled)>,
+    reported: BTreeSet<String>,
+}
+
+impl Control {
+    /// Nothing is served before the first snapshot.
+    ///
+    /// # Errors
+    /// The default certificate could not be made.
+    pub fn new(
+        classes: ClassChoice,
+        metrics: Metrics,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, CertificateError> {
+        let store = CertificateStore::new(provider)?;
+        let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
+        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics });
+        Ok(Self { live, classes, store, pools: HashMap::new(), applied: None, reported: BTreeSet::new() })
+    }
+
+    /// What is served; stays the same object over all snapshots.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+
+    /// Serves from a snapshot; one that is not synced changes nothing once something is served.
+    pub fn apply(&mut self, snapshot: &Arc<Snapshot>) {
+        if !snapshot.synced && self.applied.is_some() {
+            return;
+        }
+        let (compiled, changed) = self.compiled(snapshot);
+        let mut problems = compiled.problems.clone();
+        self.fill_pools(&compiled.table, snapshot, &mut problems);
+        // Certificates first: a route may be asked for as soon as it is there, and then its host must have its own.
+        let certificates = self.store.update(compiled.table.certificates(), snapshot, &mut problems);
+        self.live.certificates.store(Arc::new(certificates));
+        if changed {
+            self.swap(&compiled.table);
+        }
+        self.report(problems);
+        self.applied = Some((Arc::clone(snapshot), compiled));
+    }
+
+    fn compiled(&mut self, snapshot: &Arc<Snapshot>) -> (Compiled, bool) {
+        match self.applied.take() {
+            Some((before, compiled)) if same_inputs(&before, snapshot) => (compiled, false),
+            Some((_, before)) => {
+                let compiled = compile(snapshot, &self.classes);
+                let changed = compiled.table != before.table;
+                (compiled, changed)
+            }
+            None => (compile(snapshot, &self.classes), true),
+        }
+    }
+
+    /// Pools are kept by the backend's name, so that a route that stays keeps its turn and its endpoints.
+    fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+        for (index, backend) in table.backends().iter().enumerate() {
+            let endpoints = endpoints_of(snapshot, backend).unwrap_or_else(|error| {
+                let object =
+                    table.first_user(index).map(|name| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
+                let reason = format!("{error}; requests get 503");
+                problems.push(Problem { severity: Severity::Warning, place: None, object, field: None, reason });
+                Vec::new()
+            });
+            self.pools.entry(backend.clone()).or_default().set(endpoints);
+        }
+    }
+
+    fn swap(&mut self, table: &Table) {
+        let pools: Vec<_> =
+            table.backends().iter().map(|backend| self.pools.get(backend).cloned().unwrap_or_default()).collect();
+        let used: BTreeSet<_> = table.backends().iter().collect();
+        self.pools.retain(|backend, _| used.contains(backend));
+        self.live.generation.store(Arc::new(Generation { table: table.clone(), pools }));
+        self.live.metrics.generation.inc();
+        tracing::info!(ingresses = table.ingresses().len(), backends = table.backends().len(), "routes changed");
+    }
+
+    /// Logs what is new, and counts what there is. The source logs its own problems.
+    fn report(&mut self, problems: Vec<Problem>) {
+        for severity in [Severity::Warning, Severity::Error] {
+            let count = problems.iter().filter(|problem| problem.severity == severity).count();
+            let gauge = self.live.metrics.problems.with_label_values(&[severity.to_string().as_str()]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let mut now = BTreeSet::new();
+        for problem in problems {
+            let text = problem.to_string();
+            if !self.reported.contains(&text) {
+                tracing::warn!(problem = %text, "configuration is not served as written");
+            }
+            now.insert(text);
+        }
+        self.reported = now;
+    }
+
+    /// The addresses to write to each of our Ingresses; `None` where nothing is to be published.
+    #[must_use]
+    pub fn status(&self, publish: &Publish) -> Option<BTreeMap<ObjectName, Vec<IpAddr>>> {
+        let (snapshot, compiled) = self.applied.as_ref()?;
+        let mut addresses = publish.addresses.clone();
+        if addresses.is_empty() {
+            let service = snapshot.services.get(publish.service.as_ref()?)?;
+            addresses = service.status.iter().map(|entry| entry.ip).collect();
+        }
+        Some(compiled.table.ingresses().iter().map(|name| (name.clone(), addresses.clone())).collect())
+    }
+}

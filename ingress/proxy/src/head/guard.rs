@@ -1,0 +1,344 @@
+//! The stream between client and hyper that lets only judged heads through.
+//!
+//! It follows the message boundaries itself, so every head of a keep-alive or pipelined stream is judged, and hyper never
+//! gets more than one message's head in a read. A refused head is replaced by a head of our own that carries a mark only this
+//! process knows: hyper then answers in order, behind whatever it is still sending, and closes. Nothing behind a refused
+//! head reaches hyper.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    io,
+    pin::Pin,
+    sync::LazyLock,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use super::{Chunked, Framing, Length, MAX_HEAD_BYTES, Refusal, check_head, end_of_head};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const READ_BYTES: usize = 4 * 1024;
+/// How much a refused client may still send while the answer goes out; draining keeps the kernel from resetting the
+/// connection before the answer is read.
+const DRAIN_BYTES: usize = 256 * 1024;
+const MARK: &str = "x-roadstead-refused";
+
+/// Makes the mark unforgeable; a client cannot know it.
+static NONCE: LazyLock<String> = LazyLock::new(|| {
+    format!("{:016x}{:016x}", RandomState::new().hash_one("nonce"), RandomState::new().hash_one("second half"))
+});
+
+/// The status to answer with, when the request stands for one that the guard refused.
+#[must_use]
+pub fn refused_status(headers: &HeaderMap) -> Option<StatusCode> {
+    let (nonce, status) = headers.get(MARK)?.to_str().ok()?.split_once('-')?;
+    if nonce != *NONCE {
+        return None;
+    }
+    Some(StatusCode::from_bytes(status.as_bytes()).unwrap_or(StatusCode::BAD_REQUEST))
+}
+
+/// How long a client is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the start of the connection, or a later head's first byte, to the end of the head.
+    pub head: Duration,
+    /// While it takes nothing of what is written to it.
+    pub write: Duration,
+}
+
+/// A client's stream, guarded.
+pub struct Guard<S> {
+    stream: S,
+    /// Read, and not yet given to hyper.
+    buffer: BytesMut,
+    /// How many bytes at the front of `buffer` hyper may have.
+    released: usize,
+    state: State,
+    patience: Patience,
+    /// Runs while a head is incomplete: from the start of the connection, later from a head's first byte.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Runs while a write waits for the client.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+enum State {
+    /// Nothing has been read: HTTP/2 is still possible.
+    Start,
+    /// In a head, of which this much has been searched for its end.
+    Head { seen: usize },
+    /// In a body with this much to come.
+    Body { left: u64 },
+    /// In a chunked body.
+    Chunked(Chunked),
+    /// No longer ours to follow: HTTP/2, or behind a request to upgrade. The proxy closes the connection when an upgrade is
+    /// not accepted, so that nothing in here is taken for a request.
+    Passing,
+    /// A head was refused; what comes is dropped, up to this much.
+    Refused { left: usize },
+    /// The client has nothing more to send.
+    Ended,
+}
+
+impl<S> Guard<S> {
+    /// Guards a stream; the time for its first head begins now.
+    pub fn new(stream: S, patience: Patience) -> Self {
+        let deadline = Some(Box::pin(sleep(patience.head)));
+        Self { stream, buffer: BytesMut::new(), released: 0, state: State::Start, patience, deadline, stalled: None }
+    }
+
+    /// Moves on over what is buffered; releases at most one head, or as much of a body as is there.
+    fn advance(&mut self) -> io::Result<()> {
+        while self.released == 0 && !self.buffer.is_empty() {
+            match &mut self.state {
+                State::Start => {
+                    if !self.tell_version() {
+                        return Ok(());
+                    }
+                }
+                State::Head { seen } => {
+                    let seen = *seen;
+                    if !self.read_head(seen) {
+                        return Ok(());
+                    }
+                }
+                State::Body { left: 0 } => self.state = State::Head { seen: 0 },
+                State::Body { left } => {
+                    self.released = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                    *left -= self.released as u64;
+                }
+                State::Chunked(chunked) if chunked.is_done() => self.state = State::Head { seen: 0 },
+                State::Chunked(chunked) => match chunked.advance(&self.buffer) {
+                    Ok(used) => self.released = used,
+                    // The head is long answered to; hyper can only fail the body.
+                    Err(refusal) => {
+                        self.state = State::Ended;
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, refusal.reason));
+                    }
+                },
+                State::Passing => self.released = self.buffer.len(),
+                State::Refused { .. } | State::Ended => {
+                    self.buffer.clear();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells HTTP/2's preface from an HTTP/1 head; false while that is open.
+    fn tell_version(&mut self) -> bool {
+        let common = self.buffer.len().min(PREFACE.len());
+        if self.buffer.get(..common) != PREFACE.get(..common) {
+            self.state = State::Head { seen: 0 };
+            return true;
+        }
+        if self.buffer.len() < PREFACE.len() {
+            return false;
+        }
+        self.deadline = None;
+        self.state = State::Passing;
+        true
+    }
+
+    /// Judges the head at the front of the buffer; false while it is incomplete.
+    fn read_head(&mut self, seen: usize) -> bool {
+        // RFC 9112, section 2.2: an empty line before the request line is to be ignored.
+        if seen == 0 && self.buffer.starts_with(b"\r\n") {
+            self.buffer.advance(2);
+        }
+        let judged = match end_of_head(&self.buffer, seen) {
+            Ok(None) if self.buffer.len() > MAX_HEAD_BYTES => Err(Refusal::new(431, "head too large")),
+            Ok(None) => {
+                // An end may lie across two reads, so its first three bytes are searched again.
+                self.state = State::Head { seen: self.buffer.len().saturating_sub(3) };
+                if self.deadline.is_none() {
+                    self.deadline = Some(Box::pin(sleep(self.patience.head)));
+                }
+                return false;
+            }
+            Ok(Some(end)) => check_head(self.buffer.get(..end).unwrap_or_default()).map(|framing| (end, framing)),
+            Err(refusal) => Err(refusal),
+        };
+        self.deadline = None;
+        match judged {
+            Ok((end, framing)) => self.release_head(end, framing),
+            Err(refusal) => self.refuse(refusal),
+        }
+        true
+    }
+
+    fn release_head(&mut self, end: usize, framing: Framing) {
+        self.released = end;
+        self.state = match framing {
+            Framing { upgrade: true, .. } => State::Passing,
+            Framing { length: Length::Chunked, .. } => State::Chunked(Chunked::default()),
+            Framing { length: Length::Bytes(left), .. } => State::Body { left },
+        };
+    }
+
+    /// Puts our own marked head in the place of the client's.
+    fn refuse(&mut self, refusal: Refusal) {
+        tracing::debug!(status = refusal.status, reason = refusal.reason, "head refused");
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: refused\r\n{MARK}: {}-{}\r\nconnection: close\r\n\r\n",
+            *NONCE, refusal.status
+        );
+        self.deadline = None;
+        self.buffer = BytesMut::from(head.as_bytes());
+        self.released = self.buffer.len();
+        self.state = State::Refused { left: DRAIN_BYTES };
+    }
+
+    fn give(&mut self, out: &mut ReadBuf<'_>) {
+        let count = self.released.min(out.remaining());
+        out.put_slice(self.buffer.get(..count).unwrap_or_default());
+        self.buffer.advance(count);
+        self.released -= count;
+        if self.buffer.is_empty() {
+            // An idle connection holds no buffer.
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// What a write came to, or the error of a client that has taken nothing for too long.
+    fn in_time<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience.write;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what it is sent")))
+    }
+
+    /// True when the time for the head is over: then it has been refused, or the stream ended if nothing had come.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let expired = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if expired && self.buffer.is_empty() {
+            self.deadline = None;
+            self.state = State::Ended;
+        } else if expired {
+            self.refuse(Refusal::new(408, "head took too long"));
+        }
+        expired
+    }
+}
+
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads into the buffer; the number of new bytes, 0 at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let before = self.buffer.len();
+        self.buffer.resize(before + READ_BYTES, 0);
+        let mut space = ReadBuf::new(self.buffer.get_mut(before..).unwrap_or_default());
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut space);
+        let count = space.filled().len();
+        self.buffer.truncate(before + count);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        ready!(polled)?;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads into hyper's own buffer where no byte needs to be looked at.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let State::Body { left } = &mut self.state else {
+            return Pin::new(&mut self.stream).poll_read(cx, out);
+        };
+        let limit = usize::try_from(*left).unwrap_or(usize::MAX);
+        let before = out.filled().len();
+        if out.remaining() <= limit {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+        } else {
+            let mut part = ReadBuf::new(out.initialize_unfilled_to(limit));
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+            let count = part.filled().len();
+            out.advance(count);
+        }
+        *left -= (out.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drops what a refused client still sends. hyper is not told about the end: it would drop the answer.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, mut left: usize) -> Poll<io::Result<()>> {
+        while left > 0 {
+            let count = ready!(self.poll_fill(cx))?;
+            self.buffer.clear();
+            left = if count == 0 { 0 } else { left.saturating_sub(count) };
+            self.state = State::Refused { left };
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            this.advance()?;
+            if this.released > 0 {
+                this.give(out);
+                return Poll::Ready(Ok(()));
+            }
+            match this.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Refused { left } => return this.poll_drain(cx, left),
+                State::Body { left: 1.. } | State::Passing => return this.poll_direct(cx, out),
+                _ => {}
+            }
+            match this.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    this.buffer.clear();
+                    this.state = State::Ended;
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if this.poll_deadline(cx) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.in_time(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.in_time(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.in_time(closed, cx)
+    }
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

@@ -1,0 +1,25 @@
+//! roadstead-ingress: the proxy that serves Ingress.
+//!
+//! On the packet's way: `listen` and `edge` take connections, `tls` and `certificates` decrypt them, `head` judges what comes
+//! as raw bytes, hyper parses it, `handler` asks `roadstead-routes` and changes fields (`fields`), `upstream` picks an endpoint
+//! and streams both bodies, `tunnel` carries what was upgraded. On the configuration's way: `control` makes each snapshot
+//! of `sources` into the routes, pools and certificates of the moment. A library beside the binary, so that tests drive it.
+
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod certificates;
+pub mod cli;
+pub mod control;
+pub mod edge;
+pub mod fields;
+pub mod handler;
+pub mod head;
+pub mod listen;
+pub mod metrics;
+pub mod route_command;
+pub mod run;
+pub mod server;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;

@@ -1,0 +1,133 @@
+//! `roadstead-ingress route`: what would take a request, from the manifests alone.
+
+use std::process::ExitCode;
+
+use roadstead_model::Snapshot;
+use roadstead_routes::{Outcome, Route, Scheme, Table, Target, compile, endpoints_of, route as find};
+use roadstead_sources::load;
+use serde::Serialize;
+
+use crate::cli::{Output, RouteFlags};
+
+/// The answer; its fields only ever grow (DESIGN section 1).
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Namespace of the Ingress.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub ingress: Option<String>,
+    /// The rule's host; null matches every host.
+    pub host: Option<String>,
+    /// The path as written; null for a default backend.
+    pub path: Option<String>,
+    /// Its type.
+    pub path_type: Option<String>,
+    /// The Service.
+    pub service: Option<String>,
+    /// Its port, by number or name as the Ingress says.
+    pub port: Option<String>,
+    /// Where requests go in turn.
+    pub endpoints: Vec<String>,
+    /// `proxy`, `redirect`, `unavailable` (503), `not-found` (404) or `bad-request` (400).
+    pub action: &'static str,
+    /// Of a redirect.
+    pub location: Option<String>,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// Prints the answer; fails where a client would get an error.
+///
+/// # Errors
+/// The answer could not be written as JSON.
+pub fn route(flags: &RouteFlags) -> anyhow::Result<ExitCode> {
+    let snapshot = load(&flags.source.manifests, &flags.source.options());
+    let compiled = compile(&snapshot, &flags.classes.choice());
+    for problem in snapshot.problems.iter().chain(&compiled.problems) {
+        eprintln!("{problem}");
+    }
+    let scheme = if flags.https { Scheme::Https } else { Scheme::Http };
+    let answer = answer(&snapshot, &compiled.table, scheme, &flags.host, &flags.path);
+    match flags.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
+        Output::Text => print!("{}", text(&answer)),
+    }
+    Ok(if matches!(answer.action, "proxy" | "redirect") { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks the very function that the proxy asks.
+#[must_use]
+pub fn answer(snapshot: &Snapshot, table: &Table, scheme: Scheme, host: &str, path: &str) -> Answer {
+    match find(table, scheme, host, path) {
+        Outcome::BadPath(bad) => Answer { action: "bad-request", reason: bad.to_string(), ..Answer::default() },
+        Outcome::NotFound => Answer {
+            action: "not-found",
+            reason: "no rule matches and no default backend takes what is left".to_owned(),
+            ..Answer::default()
+        },
+        Outcome::Redirect { route, location } => Answer {
+            action: "redirect",
+            location: Some(location),
+            reason: "the host is a TLS host and ssl-redirect is on".to_owned(),
+            ..of_route(snapshot, table, route)
+        },
+        Outcome::Unavailable { route } | Outcome::Proxy { route, .. } => of_route(snapshot, table, route),
+    }
+}
+
+fn of_route(snapshot: &Snapshot, table: &Table, route: &Route) -> Answer {
+    let mut answer = Answer {
+        namespace: Some(route.ingress.namespace.to_string()),
+        ingress: Some(route.ingress.name.to_string()),
+        host: route.host.as_ref().map(ToString::to_string),
+        path: route.path.as_ref().map(|(_, path)| path.clone()),
+        path_type: route.path.as_ref().map(|(path_type, _)| path_type.to_string()),
+        action: "unavailable",
+        ..Answer::default()
+    };
+    let backend = match &route.target {
+        Target::Backend(id) => table.backend(*id),
+        Target::Resource { kind, name } => {
+            answer.reason = format!("{kind} {name}: resource backends are not served");
+            None
+        }
+    };
+    let Some(backend) = backend else { return answer };
+    answer.service = Some(backend.service.name.to_string());
+    answer.port = Some(backend.port.to_string());
+    match endpoints_of(snapshot, backend) {
+        Err(error) => answer.reason = error.to_string(),
+        Ok(endpoints) if endpoints.is_empty() => {
+            answer.reason = format!("service {} has no ready endpoint", backend.service);
+        }
+        Ok(endpoints) => {
+            answer.endpoints = endpoints.iter().map(ToString::to_string).collect();
+            answer.action = "proxy";
+            answer.reason = match &route.path {
+                Some((path_type, path)) => format!("{path_type} path {path:?} is the longest that matches"),
+                None => "no path matches, the default backend takes it".to_owned(),
+            };
+        }
+    }
+    answer
+}
+
+fn text(answer: &Answer) -> String {
+    let none = || "<none>".to_owned();
+    let named = |first: &Option<String>, joint: &str, second: &Option<String>| match (first, second) {
+        (Some(first), Some(second)) => format!("{first}{joint}{second}"),
+        _ => none(),
+    };
+    let rows = [
+        ("Action", answer.action.to_owned()),
+        ("Ingress", named(&answer.namespace, "/", &answer.ingress)),
+        ("Host", answer.host.clone().unwrap_or_else(|| "*".to_owned())),
+        ("Path", named(&answer.path_type, " ", &answer.path)),
+        ("Backend", named(&answer.service, ":", &answer.port)),
+        ("Endpoints", if answer.endpoints.is_empty() { none() } else { answer.endpoints.join(", ") }),
+        ("Location", answer.location.clone().unwrap_or_else(none)),
+        ("Reason", answer.reason.clone()),
+    ];
+    rows.iter().map(|(name, value)| format!("{:<11}{value}\n", format!("{name}:"))).collect()
+}

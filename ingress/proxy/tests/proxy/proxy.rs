@@ -1,0 +1,71 @@
+//! A proxy under test: the library with one thread, fed with snapshots.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use prometheus::{Encoder, Registry, TextEncoder};
+use roadstead_model::Snapshot;
+use roadstead_proxy::{
+    control::Control,
+    metrics::Metrics,
+    server::{Server, ServerOptions},
+    tls,
+};
+use roadstead_routes::ClassChoice;
+use roadstead_telemetry::Shutdown;
+
+/// Stopped and joined when it is dropped.
+pub(crate) struct Proxy {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    control: Control,
+    registry: Registry,
+    server: Option<Server>,
+}
+
+impl Proxy {
+    pub(crate) fn start(snapshot: Snapshot) -> Self {
+        Self::limited(snapshot, 100)
+    }
+
+    /// One that takes this many connections at once.
+    pub(crate) fn limited(snapshot: Snapshot, max_connections: usize) -> Self {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let mut control = Control::new(ClassChoice::default(), metrics, tls::provider()).unwrap();
+        control.apply(&Arc::new(snapshot));
+        let any = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let options = ServerOptions { http: any.clone(), https: any, threads: 1, max_connections };
+        let shutdown = Shutdown::new();
+        let server = Server::start(&options, &control.live(), &shutdown).unwrap();
+        let (http, https) = (server.http[0], server.https[0]);
+        Self { http, https, shutdown, control, registry, server: Some(server) }
+    }
+
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot) {
+        self.control.apply(&Arc::new(snapshot.clone()));
+    }
+
+    /// A line of the metrics page that begins with this.
+    pub(crate) fn metric(&self, start: &str) -> Option<String> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page).unwrap();
+        String::from_utf8(page)
+            .unwrap()
+            .lines()
+            .find_map(|line| line.strip_prefix(start))
+            .map(|rest| rest.trim().to_owned())
+    }
+
+    /// Waits for the drain to end, away from the runtime's threads.
+    pub(crate) async fn join(mut self) {
+        let server = self.server.take().unwrap();
+        tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+    }
+}

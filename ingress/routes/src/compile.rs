@@ -1,0 +1,239 @@
+//! From a snapshot to a table: the oldest Ingress wins a conflict, a bad part is left out and reported.
+
+use std::{collections::HashMap, sync::Arc};
+
+use roadstead_model::{
+    Host, Ingress, IngressBackend, IngressRule, IngressTls, ObjectName, PathType, Problem, Snapshot,
+};
+
+use crate::{
+    Backend, BackendId, CertificateRef, ClassChoice, Route, Table, Target,
+    annotations::{Settings, warning},
+    class::Claim,
+    path::is_normal,
+    table::{Paths, RouteId},
+};
+
+/// A table, and what was left out of it.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// The routes.
+    pub table: Table,
+    /// Conflicts, settings without effect, parts that cannot be served.
+    pub problems: Vec<Problem>,
+}
+
+/// Whether two snapshots give the same table: then only endpoints and Secrets need to be looked at.
+#[must_use]
+pub fn same_inputs(before: &Snapshot, after: &Snapshot) -> bool {
+    fn same<K: Ord, V>(
+        before: &std::collections::BTreeMap<K, Arc<V>>,
+        after: &std::collections::BTreeMap<K, Arc<V>>,
+    ) -> bool {
+        before.len() == after.len()
+            && before
+                .iter()
+                .zip(after)
+                .all(|((key, value), (other_key, other))| key == other_key && Arc::ptr_eq(value, other))
+    }
+    same(&before.ingresses, &after.ingresses) && same(&before.ingress_classes, &after.ingress_classes)
+}
+
+/// Makes the table of the Ingresses that `classes` claims.
+#[must_use]
+pub fn compile(snapshot: &Snapshot, classes: &ClassChoice) -> Compiled {
+    let mut compiler = Compiler::default();
+    let mut ours = Vec::new();
+    for ingress in snapshot.ingresses.values() {
+        match classes.claim(ingress, snapshot) {
+            Claim::Ours => ours.push(ingress.as_ref()),
+            Claim::Theirs => {}
+            Claim::Nobodys => compiler.problems.push(warning(
+                ingress,
+                "spec.ingressClassName".to_owned(),
+                "is not set and no IngressClass is the default one: not served".to_owned(),
+            )),
+        }
+    }
+    ours.sort_by_key(|ingress| ingress.meta.age_order());
+    for ingress in &ours {
+        compiler.add(ingress);
+    }
+    compiler.claims.sort_by_key(|claim| !claim.has_rule);
+    compiler.assign_certificates();
+    Compiled { table: compiler.table, problems: compiler.problems }
+}
+
+#[derive(Default)]
+struct Compiler<'a> {
+    table: Table,
+    problems: Vec<Problem>,
+    backend_ids: HashMap<Backend, BackendId>,
+    claims: Vec<TlsClaim<'a>>,
+}
+
+/// An Ingress asks for a Secret to serve a host.
+struct TlsClaim<'a> {
+    ingress: &'a Ingress,
+    field: String,
+    host: Option<Host>,
+    secret: Option<&'a ObjectName>,
+    /// The Ingress has a rule for this very host. Such claims come first, so that no Ingress can take the certificate of
+    /// a host that it does not serve.
+    has_rule: bool,
+}
+
+impl<'a> Compiler<'a> {
+    fn add(&mut self, ingress: &'a Ingress) {
+        self.table.ingresses.push(ingress.meta.name.clone());
+        let settings = Settings::read(ingress, &mut self.problems);
+        if ingress.rules.is_empty() {
+            self.add_catch_all(ingress, settings);
+        }
+        for (index, rule) in ingress.rules.iter().enumerate() {
+            self.add_rule(ingress, settings, index, rule);
+        }
+        for (index, tls) in ingress.tls.iter().enumerate() {
+            self.claim_tls(ingress, index, tls);
+        }
+    }
+
+    fn add_catch_all(&mut self, ingress: &Ingress, settings: Settings) {
+        let field = "spec.defaultBackend";
+        let Some(backend) = &ingress.default_backend else {
+            let reason = "is not set and there are no rules: the Ingress serves nothing".to_owned();
+            self.problems.push(warning(ingress, field.to_owned(), reason));
+            return;
+        };
+        if let Some(older) = self.table.catch_all {
+            self.lost(ingress, field.to_owned(), "the default backend", older);
+            return;
+        }
+        let id = self.route(ingress, settings, None, None, (field, backend));
+        self.table.catch_all = Some(id);
+    }
+
+    fn add_rule(&mut self, ingress: &Ingress, settings: Settings, index: usize, rule: &IngressRule) {
+        let default = match &ingress.default_backend {
+            Some(backend) if self.paths(rule.host.as_ref()).default.is_none() => Some(backend),
+            _ => None,
+        };
+        if let Some(backend) = default {
+            let id = self.route(ingress, settings, rule.host.as_ref(), None, ("spec.defaultBackend", backend));
+            self.paths(rule.host.as_ref()).default = Some(id);
+        }
+        for (place, entry) in rule.paths.iter().enumerate() {
+            let field = format!("spec.rules[{index}].http.paths[{place}]");
+            if entry.path_type != PathType::ImplementationSpecific && !is_normal(entry.path.as_bytes()) {
+                let reason = format!("{:?} is matched after normalising and may never match", entry.path);
+                self.problems.push(warning(ingress, format!("{field}.path"), reason));
+            }
+            let id = self.table.routes.len();
+            match self.paths(rule.host.as_ref()).insert(entry.path_type, &entry.path, id) {
+                Ok(()) => {
+                    let path = Some((entry.path_type, entry.path.clone()));
+                    self.route(ingress, settings, rule.host.as_ref(), path, (&field, &entry.backend));
+                }
+                Err(older) => {
+                    let host = rule.host.as_ref().map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
+                    let what = format!("{} path {:?} of {host}", entry.path_type, entry.path);
+                    self.lost(ingress, field, &what, older);
+                }
+            }
+        }
+    }
+
+    fn paths(&mut self, host: Option<&Host>) -> &mut Paths {
+        match host {
+            Some(Host::Exact(name)) => self.table.exact.entry(name.clone()).or_default(),
+            Some(Host::Wildcard(rest)) => self.table.wildcard.entry(rest.clone()).or_default(),
+            None => self.table.any.get_or_insert_default(),
+        }
+    }
+
+    /// Appends a route; its id is its place, which `insert` was told before.
+    fn route(
+        &mut self,
+        ingress: &Ingress,
+        settings: Settings,
+        host: Option<&Host>,
+        path: Option<(PathType, String)>,
+        (field, backend): (&str, &IngressBackend),
+    ) -> RouteId {
+        let target = match backend {
+            IngressBackend::Service { service, port } => {
+                Target::Backend(self.backend(Backend { service: service.clone(), port: port.clone() }))
+            }
+            IngressBackend::Resource { kind, name } => {
+                let reason = format!("{kind} {name}: resource backends are not served, requests get 503");
+                self.problems.push(warning(ingress, format!("{field}.resource"), reason));
+                Target::Resource { kind: kind.clone(), name: name.clone() }
+            }
+        };
+        let route = Route {
+            ingress: ingress.meta.name.clone(),
+            host: host.cloned(),
+            path,
+            target,
+            ssl_redirect: settings.ssl_redirect,
+        };
+        self.table.routes.push(route);
+        self.table.routes.len() - 1
+    }
+
+    fn backend(&mut self, backend: Backend) -> BackendId {
+        if let Some(id) = self.backend_ids.get(&backend) {
+            return *id;
+        }
+        let id = BackendId(self.table.backends.len());
+        self.table.backends.push(backend.clone());
+        self.backend_ids.insert(backend, id);
+        id
+    }
+
+    fn lost(&mut self, ingress: &Ingress, field: String, what: &str, older: RouteId) {
+        let owner = self.table.routes.get(older).map(|route| &route.ingress);
+        let reason = match owner {
+            Some(owner) if *owner != ingress.meta.name => format!("{what} is already served by Ingress {owner}"),
+            _ => format!("{what} is given twice, the first one serves"),
+        };
+        self.problems.push(warning(ingress, field, reason));
+    }
+
+    fn claim_tls(&mut self, ingress: &'a Ingress, index: usize, tls: &'a IngressTls) {
+        let rule_hosts: Vec<_> = ingress.rules.iter().filter_map(|rule| rule.host.as_ref()).collect();
+        let mut claim = |host: Option<&Host>| {
+            let has_rule = host.is_none_or(|host| rule_hosts.contains(&host));
+            let field = format!("spec.tls[{index}]");
+            let secret = tls.secret.as_ref();
+            self.claims.push(TlsClaim { ingress, field, host: host.cloned(), secret, has_rule });
+        };
+        match (tls.hosts.is_empty(), rule_hosts.is_empty()) {
+            (false, _) => tls.hosts.iter().for_each(|host| claim(Some(host))),
+            (true, false) => rule_hosts.iter().for_each(|host| claim(Some(host))),
+            (true, true) => claim(None),
+        }
+    }
+
+    /// Claims are sorted by now: those with a rule first, each kind oldest first.
+    fn assign_certificates(&mut self) {
+        for claim in std::mem::take(&mut self.claims) {
+            let entry = CertificateRef { secret: claim.secret.cloned(), ingress: claim.ingress.meta.name.clone() };
+            let index = &mut self.table.certificates;
+            let kept = match &claim.host {
+                Some(Host::Exact(name)) => index.exact.entry(name.clone()).or_insert_with(|| entry.clone()),
+                Some(Host::Wildcard(rest)) => index.wildcard.entry(rest.clone()).or_insert_with(|| entry.clone()),
+                None => index.default.get_or_insert_with(|| entry.clone()),
+            };
+            if kept.secret != entry.secret {
+                let host = claim.host.as_ref().map_or_else(|| "every other host".to_owned(), Host::to_string);
+                let reason = format!("the certificate of {host} is already chosen by Ingress {}", kept.ingress);
+                self.problems.push(warning(claim.ingress, claim.field, reason));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

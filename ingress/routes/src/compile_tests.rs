@@ -1,0 +1,130 @@
+//! What compiling reports and which of two Ingresses wins.
+
+use super::*;
+use crate::{Outcome, Scheme, fixture, route};
+
+fn problems(snapshot: &Snapshot) -> Vec<String> {
+    compile(snapshot, &ClassChoice::default()).problems.iter().map(ToString::to_string).collect()
+}
+
+fn owner(snapshot: &Snapshot, host: &str, path: &str) -> String {
+    let table = compile(snapshot, &ClassChoice::default()).table;
+    match route(&table, Scheme::Https, host, path) {
+        Outcome::Proxy { route, .. } => route.ingress.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn tls(hosts: &[&str], secret: &str) -> IngressTls {
+    let hosts = hosts.iter().map(|host| fixture::host(host)).collect();
+    IngressTls { hosts, secret: Some(ObjectName::new("default", secret)) }
+}
+
+#[test]
+fn the_oldest_ingress_wins_and_the_loser_is_reported() {
+    let mut snapshot = Snapshot::default();
+    for (name, created) in [("default/young", 20), ("default/old", 10)] {
+        let mut ingress = fixture::ingress(name);
+        ingress.meta.created = Some(created);
+        ingress.rules.push(fixture::rule(Some("foo.example"), &["P /foo web", "E /only web"]));
+        fixture::add(&mut snapshot, ingress);
+    }
+    assert_eq!(owner(&snapshot, "foo.example", "/foo"), "default/old");
+    let lost = "is already served by Ingress default/old";
+    assert_eq!(
+        problems(&snapshot),
+        [
+            format!(
+                "warning: Ingress default/young: spec.rules[0].http.paths[0]: Prefix path \"/foo\" of host foo.example {lost}"
+            ),
+            format!(
+                "warning: Ingress default/young: spec.rules[0].http.paths[1]: Exact path \"/only\" of host foo.example {lost}"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_conflict_leaves_the_other_paths_of_the_loser() {
+    let mut snapshot = Snapshot::default();
+    for (name, paths) in [("default/a", &["P / web"][..]), ("default/b", &["P / api", "P /api api", "P /api api"])] {
+        let mut ingress = fixture::ingress(name);
+        ingress.rules.push(fixture::rule(None, paths));
+        fixture::add(&mut snapshot, ingress);
+    }
+    assert_eq!(owner(&snapshot, "any.example", "/"), "default/a");
+    assert_eq!(owner(&snapshot, "any.example", "/api/v1"), "default/b");
+    let found = problems(&snapshot);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[1].ends_with("is given twice, the first one serves"), "{found:?}");
+}
+
+#[test]
+fn parts_that_cannot_be_served_are_reported() {
+    let mut snapshot = Snapshot::default();
+    fixture::add(&mut snapshot, fixture::ingress("default/empty"));
+    let mut resource = fixture::ingress("default/resource");
+    resource.default_backend =
+        Some(IngressBackend::Resource { kind: "StorageBucket".to_owned(), name: "assets".to_owned() });
+    fixture::add(&mut snapshot, resource);
+    let mut doubled = fixture::ingress("default/slashes");
+    doubled.rules.push(fixture::rule(None, &["P /a//b web"]));
+    fixture::add(&mut snapshot, doubled);
+    let found = problems(&snapshot).join("\n");
+    assert!(found.contains("default/empty: spec.defaultBackend: is not set"), "{found}");
+    assert!(found.contains("default/resource: spec.defaultBackend.resource: StorageBucket assets"), "{found}");
+    assert!(found.contains("default/slashes: spec.rules[0].http.paths[0].path: \"/a//b\""), "{found}");
+}
+
+#[test]
+fn certificates_belong_to_the_ingress_that_serves_the_host() {
+    let mut snapshot = Snapshot::default();
+    let mut thief = fixture::ingress("default/a-thief");
+    thief.tls.push(tls(&["bank.example"], "stolen"));
+    thief.rules.push(fixture::rule(Some("other.example"), &["P / web"]));
+    fixture::add(&mut snapshot, thief);
+    let mut bank = fixture::ingress("default/bank");
+    bank.tls.push(tls(&["bank.example", "*.bank.example"], "bank"));
+    bank.rules.push(fixture::rule(Some("bank.example"), &["P / web"]));
+    fixture::add(&mut snapshot, bank);
+    let compiled = compile(&snapshot, &ClassChoice::default());
+    let secret = |host: &str| {
+        compiled.table.certificates().lookup(host).and_then(|entry| entry.secret.as_ref()).map(ToString::to_string)
+    };
+    assert_eq!(secret("bank.example").as_deref(), Some("default/bank"));
+    assert_eq!(secret("www.bank.example").as_deref(), Some("default/bank"));
+    assert_eq!(secret("a.b.bank.example"), None);
+    assert_eq!(secret("other.example"), None);
+    assert!(compiled.problems.iter().any(|problem| problem.reason.contains("already chosen by Ingress default/bank")));
+}
+
+#[test]
+fn tls_without_hosts_means_the_hosts_of_the_rules_or_every_other() {
+    let mut snapshot = Snapshot::default();
+    let mut named = fixture::ingress("default/named");
+    named.tls.push(tls(&[], "named"));
+    named.rules.push(fixture::rule(Some("foo.example"), &["P / web"]));
+    fixture::add(&mut snapshot, named);
+    let mut hostless = fixture::ingress("default/hostless");
+    hostless.tls.push(tls(&[], "fallback"));
+    hostless.default_backend = Some(fixture::backend("web"));
+    fixture::add(&mut snapshot, hostless);
+    let table = compile(&snapshot, &ClassChoice::default()).table;
+    let secret = |entry: Option<&CertificateRef>| entry.and_then(|entry| entry.secret.clone());
+    assert_eq!(secret(table.certificates().lookup("foo.example")), Some(ObjectName::new("default", "named")));
+    assert_eq!(secret(table.certificates().default_certificate()), Some(ObjectName::new("default", "fallback")));
+}
+
+#[test]
+fn endpoints_and_services_are_no_input_of_the_table() {
+    let mut snapshot = Snapshot::default();
+    fixture::add(&mut snapshot, fixture::ingress("default/web"));
+    let mut after = snapshot.clone();
+    fixture::service(&mut after, "default/web", "http", 80);
+    assert!(same_inputs(&snapshot, &after));
+    fixture::class(&mut after, "edge", "roadstead.dev/ingress", false);
+    assert!(!same_inputs(&snapshot, &after));
+    let mut replaced = snapshot.clone();
+    fixture::add(&mut replaced, fixture::ingress("default/web"));
+    assert!(!same_inputs(&snapshot, &replaced));
+}

@@ -1,0 +1,30 @@
+//! The Ingress route table: which Ingress, rule, backend and certificate take a request.
+//!
+//! On the configuration's way this crate stands between `model` and the proxy: [`compile`] makes an immutable [`Table`]
+//! of a snapshot. On the packet's way [`route`] answers one request from it. Endpoints are left outside the table
+//! ([`endpoints_of`]), so that pods may come and go without touching a route. There is no async, clock, file or socket
+//! here, and no HTTP library: the proxy and the offline command `roadstead-ingress route` ask the same function.
+
+#![forbid(unsafe_code)]
+
+mod annotations;
+mod class;
+mod compile;
+mod endpoints;
+mod host;
+mod path;
+mod route;
+mod table;
+mod tls;
+
+#[cfg(test)]
+mod fixture;
+
+pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
+pub use compile::{Compiled, compile, same_inputs};
+pub use endpoints::{EndpointsError, endpoints_of};
+pub use host::request_host;
+pub use path::{BadPath, normalise};
+pub use route::{Outcome, Scheme, route};
+pub use table::{Backend, BackendId, Route, Table, Target};
+pub use tls::{CertificateIndex, CertificateRef};

@@ -1,0 +1,200 @@
+//! The table itself: hosts, the paths of each host, and what they lead to.
+
+use std::collections::HashMap;
+
+use roadstead_model::{BackendPort, Host, ObjectName, PathType};
+
+use crate::{host::wildcard_key, tls::CertificateIndex};
+
+/// An immutable generation of routes. It holds names of Services, never endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub(crate) exact: HashMap<String, Paths>,
+    pub(crate) wildcard: HashMap<String, Paths>,
+    /// Rules without a host.
+    pub(crate) any: Option<Paths>,
+    /// The default backend of an Ingress without rules.
+    pub(crate) catch_all: Option<RouteId>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) certificates: CertificateIndex,
+    pub(crate) ingresses: Vec<ObjectName>,
+}
+
+/// A Service's port that routes lead to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its port.
+    pub port: BackendPort,
+}
+
+/// The place of a [`Backend`] in [`Table::backends`]; means nothing to another table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId(pub(crate) usize);
+
+impl BackendId {
+    /// The index into [`Table::backends`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The place of a route in its table.
+pub(crate) type RouteId = usize;
+
+/// One path of one rule, or a default backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The Ingress that it comes from.
+    pub ingress: ObjectName,
+    /// The rule's host; `None` matches every host.
+    pub host: Option<Host>,
+    /// The path as written; `None` for a default backend.
+    pub path: Option<(PathType, String)>,
+    /// Where requests go.
+    pub target: Target,
+    /// Plain requests are sent to https when the host is a TLS host.
+    pub ssl_redirect: bool,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A Service's port.
+    Backend(BackendId),
+    /// An object of another kind, which nothing here serves.
+    Resource {
+        /// `kind` of the object.
+        kind: String,
+        /// `name` of the object.
+        name: String,
+    },
+}
+
+impl Table {
+    /// Every backend that a route leads to, once; [`BackendId::index`] is the place in this slice.
+    #[must_use]
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// The backend with this id.
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.get(id.0)
+    }
+
+    /// The first Ingress that leads to a backend: the one to name when the backend is not there.
+    #[must_use]
+    pub fn first_user(&self, id: usize) -> Option<&ObjectName> {
+        let leads = |route: &&Route| route.target == Target::Backend(BackendId(id));
+        self.routes.iter().find(leads).map(|route| &route.ingress)
+    }
+
+    /// TLS hosts and their Secrets.
+    #[must_use]
+    pub fn certificates(&self) -> &CertificateIndex {
+        &self.certificates
+    }
+
+    /// The Ingresses that this table serves, oldest first.
+    #[must_use]
+    pub fn ingresses(&self) -> &[ObjectName] {
+        &self.ingresses
+    }
+
+    /// The route of a normalised path; the host is chosen before the path, and never left for another one.
+    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<&Route> {
+        let named = self.exact.get(host).or_else(|| self.wildcard.get(wildcard_key(host)?));
+        let id = match named {
+            Some(paths) => paths.find(path).or(paths.default),
+            None => self.any.as_ref().and_then(|paths| paths.find(path).or(paths.default)).or(self.catch_all),
+        };
+        self.routes.get(id?)
+    }
+}
+
+/// The paths of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Paths {
+    exact: HashMap<Vec<u8>, RouteId>,
+    /// By the elements, written without a closing slash.
+    prefix: HashMap<Vec<u8>, Prefix>,
+    /// Raw string prefixes, longest first.
+    raw: Vec<(Vec<u8>, RouteId)>,
+    pub(crate) default: Option<RouteId>,
+}
+
+/// `/foo` and `/foo/` mean the same elements. Where a host has both, the request's own form decides, as in nginx.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Prefix {
+    bare: Option<RouteId>,
+    slashed: Option<RouteId>,
+}
+
+impl Paths {
+    /// Adds a path, unless its place is taken: then the route that has it is returned.
+    pub(crate) fn insert(&mut self, path_type: PathType, path: &str, id: RouteId) -> Result<(), RouteId> {
+        let path = path.as_bytes();
+        match path_type {
+            PathType::Exact => match self.exact.insert(path.to_vec(), id) {
+                None => Ok(()),
+                Some(older) => {
+                    self.exact.insert(path.to_vec(), older);
+                    Err(older)
+                }
+            },
+            PathType::Prefix => {
+                let bare = path.strip_suffix(b"/");
+                let prefix = self.prefix.entry(bare.unwrap_or(path).to_vec()).or_default();
+                let slot = if bare.is_some() { &mut prefix.slashed } else { &mut prefix.bare };
+                slot.map_or(Ok(()), Err)?;
+                *slot = Some(id);
+                Ok(())
+            }
+            PathType::ImplementationSpecific => {
+                let raw: &[u8] = if path.is_empty() { b"/" } else { path };
+                if let Some((_, older)) = self.raw.iter().find(|(other, _)| other == raw) {
+                    return Err(*older);
+                }
+                let place = self.raw.partition_point(|(other, _)| other.len() >= raw.len());
+                self.raw.insert(place, (raw.to_vec(), id));
+                Ok(())
+            }
+        }
+    }
+
+    /// The longest path that matches; on a tie Exact goes before Prefix, and Prefix before a raw prefix.
+    fn find(&self, path: &[u8]) -> Option<RouteId> {
+        if let Some(id) = self.exact.get(path) {
+            return Some(*id);
+        }
+        let prefix = self.longest_prefix(path);
+        let raw = self.raw.iter().find(|(raw, _)| path.starts_with(raw)).map(|(raw, id)| (raw.len(), *id));
+        match (prefix, raw) {
+            (Some((length, _)), Some((raw_length, id))) if raw_length > length => Some(id),
+            (Some((_, id)), _) | (None, Some((_, id))) => Some(id),
+            (None, None) => None,
+        }
+    }
+
+    /// Looks each run of leading elements up, longest first: as many steps as the path has elements.
+    fn longest_prefix(&self, path: &[u8]) -> Option<(usize, RouteId)> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        let mut elements = path.strip_suffix(b"/").unwrap_or(path);
+        loop {
+            if let Some(prefix) = self.prefix.get(elements) {
+                let slashed = prefix.slashed.map(|id| (elements.len() + 1, id));
+                let bare = prefix.bare.map(|id| (elements.len(), id));
+                return if elements.len() == path.len() { bare.or(slashed) } else { slashed.or(bare) };
+            }
+            let cut = elements.iter().rposition(|byte| *byte == b'/')?;
+            elements = elements.get(..cut)?;
+        }
+    }
+}

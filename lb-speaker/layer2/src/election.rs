@@ -1,0 +1,204 @@
+//! Which node announces an address: MetalLB's stateless election, with the reason for every node that lost.
+//!
+//! Every speaker computes it for itself from the same objects and its own view of who is alive. The node and the
+//! address alone decide, so that addresses stay where they are when another node leaves, and a speaker of MetalLB on the
+//! same segment would come to the same answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use roadstead_model::{Endpoint, IpAddressPool, L2Advertisement, Labels, Service, Snapshot, TrafficPolicy};
+use sha2::{Digest, Sha256};
+
+/// An address and those that it serves.
+#[derive(Clone, Debug)]
+pub struct Contest<'a> {
+    /// The address.
+    pub ip: IpAddr,
+    /// The address that is hashed: the first one of the first Service, so that the two of a dual stack stay together.
+    pub hashed: IpAddr,
+    /// The Services that have the address, in order of name; more than one where it is shared.
+    pub services: Vec<&'a Service>,
+    /// The pool that it comes from.
+    pub pool: &'a IpAddressPool,
+}
+
+/// How an election ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The node that announces.
+    pub winner: Option<String>,
+    /// Why no node may announce, whichever it is.
+    pub nobody: Option<Nobody>,
+    /// Every node known from objects or alive, and how it fared.
+    pub nodes: BTreeMap<String, Verdict>,
+}
+
+/// Why an address is announced nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Nobody {
+    /// No endpoint would take the traffic.
+    #[error("no Service with this address has a serving endpoint")]
+    NoEndpoint,
+    /// No L2Advertisement covers the pool.
+    #[error("no L2Advertisement covers the pool")]
+    NoAdvertisement,
+    /// Every node is ruled out; their verdicts say why.
+    #[error("no node is eligible")]
+    NoCandidate,
+}
+
+/// How one node fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Verdict {
+    /// It announces the address.
+    #[error("announces the address")]
+    Won,
+    /// Eligible, but another node's hash is lower.
+    #[error("is eligible, but another node's hash is lower")]
+    HigherHash,
+    /// Eligible, but nobody announces this address at all.
+    #[error("is eligible, but the address is not announced")]
+    NotAnnounced,
+    /// No speaker was heard there.
+    #[error("has no live speaker")]
+    NotAlive,
+    /// The Node's condition NetworkUnavailable is true.
+    #[error("has the condition NetworkUnavailable")]
+    NetworkUnavailable,
+    /// The Node carries the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    #[error("is labelled exclude-from-external-load-balancers")]
+    Excluded,
+    /// No L2Advertisement of the pool selects the node.
+    #[error("is selected by no L2Advertisement of the pool")]
+    NotSelected,
+    /// External traffic policy Local, and no serving endpoint on the node.
+    #[error("has no serving endpoint and externalTrafficPolicy is Local")]
+    NoLocalEndpoint,
+}
+
+/// The interfaces that an address may be announced on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// Every one that the speaker uses.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<String>),
+}
+
+impl Interfaces {
+    /// Whether the interface of this name is among them.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// Holds the election for one address among the live nodes.
+#[must_use]
+pub fn elect(snapshot: &Snapshot, contest: &Contest<'_>, live: &BTreeSet<String>) -> Outcome {
+    let advertisements = covering(snapshot, contest.pool);
+    let served: Vec<&Service> =
+        contest.services.iter().copied().filter(|service| serving(snapshot, service).next().is_some()).collect();
+    let names: BTreeSet<&String> = snapshot.nodes.keys().chain(live).collect();
+    let mut nodes: BTreeMap<String, Verdict> = names
+        .into_iter()
+        .map(|node| {
+            let ruled_out = ruled_out(snapshot, &advertisements, &served, node, live);
+            (node.clone(), ruled_out.unwrap_or(Verdict::HigherHash))
+        })
+        .collect();
+    let candidates = nodes.iter().filter(|(_, verdict)| **verdict == Verdict::HigherHash);
+    let best = candidates.map(|(node, _)| node.clone()).min_by_key(|node| hash(node, contest.hashed));
+    let nobody = match &best {
+        _ if served.is_empty() => Some(Nobody::NoEndpoint),
+        _ if advertisements.is_empty() => Some(Nobody::NoAdvertisement),
+        None => Some(Nobody::NoCandidate),
+        Some(_) => None,
+    };
+    let winner = best.filter(|_| nobody.is_none());
+    for (node, verdict) in nodes.iter_mut().filter(|(_, verdict)| **verdict == Verdict::HigherHash) {
+        *verdict = match &winner {
+            Some(winner) if winner == node => Verdict::Won,
+            Some(_) => Verdict::HigherHash,
+            None => Verdict::NotAnnounced,
+        };
+    }
+    Outcome { winner, nobody, nodes }
+}
+
+/// The interfaces on which the node may announce addresses of the pool: what any of its advertisements allows. As with
+/// MetalLB they are no part of the election: a winner without such an interface is silent.
+#[must_use]
+pub fn interfaces(snapshot: &Snapshot, pool: &IpAddressPool, node: &str) -> Interfaces {
+    let none = Labels::new();
+    let labels = labels(snapshot, node).unwrap_or(&none);
+    let selected: Vec<_> =
+        covering(snapshot, pool).into_iter().filter(|advertisement| advertisement.nodes.matches(labels)).collect();
+    if selected.iter().any(|advertisement| advertisement.interfaces.is_empty()) {
+        return Interfaces::All;
+    }
+    Interfaces::Named(selected.iter().flat_map(|advertisement| advertisement.interfaces.iter().cloned()).collect())
+}
+
+fn covering<'a>(snapshot: &'a Snapshot, pool: &IpAddressPool) -> Vec<&'a L2Advertisement> {
+    snapshot.l2_advertisements.values().map(AsRef::as_ref).filter(|advertisement| advertisement.covers(pool)).collect()
+}
+
+fn labels<'a>(snapshot: &'a Snapshot, node: &str) -> Option<&'a Labels> {
+    snapshot.nodes.get(node).map(|node| &node.meta.labels)
+}
+
+/// Endpoints that would take traffic, those that are about to end included as long as they serve.
+fn serving<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Item = &'a Endpoint> {
+    let endpoints = snapshot.slices_of(&service.meta.name).iter().flat_map(|slice| &slice.endpoints);
+    endpoints.filter(|endpoint| endpoint.ready || endpoint.serving || service.publish_not_ready)
+}
+
+/// Whether any endpoint of the Service would take traffic.
+#[must_use]
+pub fn is_served(snapshot: &Snapshot, service: &Service) -> bool {
+    serving(snapshot, service).next().is_some()
+}
+
+fn ruled_out(
+    snapshot: &Snapshot,
+    advertisements: &[&L2Advertisement],
+    served: &[&Service],
+    node: &str,
+    live: &BTreeSet<String>,
+) -> Option<Verdict> {
+    if !live.contains(node) {
+        return Some(Verdict::NotAlive);
+    }
+    let object = snapshot.nodes.get(node);
+    if object.is_some_and(|object| object.network_unavailable) {
+        return Some(Verdict::NetworkUnavailable);
+    }
+    if object.is_some_and(|object| object.is_excluded_from_load_balancers()) {
+        return Some(Verdict::Excluded);
+    }
+    let none = Labels::new();
+    let labels = labels(snapshot, node).unwrap_or(&none);
+    if !advertisements.is_empty() && !advertisements.iter().any(|advertisement| advertisement.nodes.matches(labels)) {
+        return Some(Verdict::NotSelected);
+    }
+    let has_endpoint = |service: &&Service| {
+        service.external_policy == TrafficPolicy::Cluster
+            || serving(snapshot, service).any(|endpoint| endpoint.is_on(node))
+    };
+    (!served.is_empty() && !served.iter().any(has_endpoint)).then_some(Verdict::NoLocalEndpoint)
+}
+
+/// MetalLB's order: `sha256(node + "#" + ip)`, the address in its canonical text.
+fn hash(node: &str, ip: IpAddr) -> [u8; 32] {
+    Sha256::digest(format!("{node}#{ip}")).into()
+}
+
+#[cfg(test)]
+mod tests;

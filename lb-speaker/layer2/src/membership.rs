@@ -1,0 +1,409 @@
+//! Who is alive: heartbeats between the speakers that the configuration names, full mesh.
+//!
+//! A heartbeat goes out every 40 ms and a peer unheard for 160 ms is dead: the reference's budget for a failover under
+//! 300 ms (speaker, section 3). A node that starts says so (`Joining`) until it has heard its peers or waited, and until
+//! it knows the configuration; the others count on it only when it says `Alive`, so an address changes hands in one step.
+//!
+//! Heartbeats carry a digest of the addresses that the node assigned. Who joins takes the table of the lowest live name
+//! before it assigns anything, and who runs with another table than that node for two seconds takes it too: without it,
+//! nodes with different histories would announce one address for different Services.
+//!
+//! Without a majority rule both sides of a partition go on (policy `availability`).
+
+mod message;
+mod table;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+pub use message::{Key, MAX_DATAGRAM, MAX_NAME, MessageError};
+pub use table::Table;
+
+use message::{Message, Phase};
+use table::{Assembly, Encoded, Part};
+
+/// Time between two heartbeats.
+pub const INTERVAL: Duration = Duration::from_millis(40);
+/// A peer unheard for this long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_millis(160);
+/// How long a starting node waits for peers that it has not heard.
+pub const SETTLE: Duration = Duration::from_millis(320);
+
+/// How long a difference between two tables may last: nodes read a changed file at different moments.
+pub const DISAGREES_AFTER: Duration = Duration::from_secs(2);
+/// How long to ask for a table that the one who has it does not hand out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Not heard since this node started.
+    Unheard,
+    /// Heard, but not ready to announce.
+    Joining,
+    /// Heard and ready.
+    Alive,
+    /// It said that it stops.
+    Left,
+    /// Heard once, silent since.
+    Dead,
+}
+
+/// A change that others must act on; the greater one includes the smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The set of live nodes is as before.
+    Nothing,
+    /// The set of live nodes changed.
+    Members,
+    /// A peer that was dead is heard again without having restarted, or a peer says that it hears another again: two
+    /// nodes may have announced the same addresses, so the winner must announce anew. The second case is that of a node
+    /// that was stopped for a while or heard but not hearing: it never noticed anything.
+    Healed,
+}
+
+/// Why a datagram was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Not a message, or not one with the right key.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// It claims to come from this node: two speakers run under one name, or it was sent back.
+    #[error("the message bears this node's own name")]
+    OwnName,
+    /// The sender is none of the configured peers.
+    #[error("the sender is not a configured peer")]
+    Stranger,
+    /// It comes from another address than the peer has.
+    #[error("the message of {0} does not come from its address")]
+    Misplaced(String),
+    /// Older than what was heard already: late, or replayed.
+    #[error("the message is older than one already heard")]
+    Replayed,
+    /// From before the peer's latest start: replayed, or the peer lost its state directory and its clock was set back.
+    #[error("the message of {0} is from before its latest start")]
+    EarlierRun(String),
+}
+
+/// What to do after [`Membership::tick`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// To be sent to every peer.
+    pub heartbeat: Option<Vec<u8>>,
+    /// What changed by the passing of time.
+    pub change: Change,
+}
+
+/// One node's view of its peers.
+#[derive(Debug)]
+pub struct Membership {
+    name: String,
+    boot: u64,
+    sequence: u64,
+    heals: u32,
+    key: Option<Key>,
+    peers: BTreeMap<String, Peer>,
+    started: Duration,
+    next: Duration,
+    configured: bool,
+    phase: Phase,
+    /// From when on this node counts itself; set when it becomes `Alive`.
+    claims_at: Option<Duration>,
+    claims: bool,
+    table: Encoded,
+    /// A table asked for, and since when.
+    asking: Option<(Assembly, Duration)>,
+    /// The digests of the other table and of ours for which the other was asked for last: not again for the same.
+    asked: Option<(u64, u64)>,
+    adopted: Option<Table>,
+    replies: Vec<(String, Vec<u8>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    state: PeerState,
+    boot: u64,
+    sequence: u64,
+    heals: u32,
+    heard: Duration,
+    digest: u64,
+    /// Since when its table and ours differ.
+    differs: Option<Duration>,
+}
+
+impl Membership {
+    /// A node that starts now. `boot` must be higher than at any earlier start of this node; its own name among the
+    /// peers is ignored.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        boot: u64,
+        peers: impl IntoIterator<Item = String>,
+        key: Option<Key>,
+        now: Duration,
+    ) -> Self {
+        let (state, differs) = (PeerState::Unheard, None);
+        let unheard = Peer { state, boot: 0, sequence: 0, heals: 0, heard: now, digest: 0, differs };
+        let peers: BTreeMap<String, Peer> =
+            peers.into_iter().filter(|peer| peer != name).map(|peer| (peer, unheard)).collect();
+        let (started, next) = (now, now);
+        let (sequence, heals, configured, phase) = (0, 0, false, Phase::Joining);
+        let (claims_at, claims) = (None, false);
+        let name = name.to_owned();
+        let asking = (!peers.is_empty()).then(|| (Assembly::default(), now));
+        let (table, asked, adopted, replies) = (Encoded::default(), None, None, Vec::new());
+        Self {
+            name,
+            boot,
+            sequence,
+            heals,
+            key,
+            peers,
+            started,
+            next,
+            configured,
+            phase,
+            claims_at,
+            claims,
+            table,
+            asking,
+            asked,
+            adopted,
+            replies,
+        }
+    }
+
+    /// The node knows its configuration from now on; before that it claims nothing.
+    pub fn set_configured(&mut self) {
+        self.configured = true;
+    }
+
+    /// The addresses that this node assigned, all of them.
+    pub fn set_table(&mut self, table: &Table) {
+        self.table = Encoded::new(table);
+    }
+
+    /// Whether this node still hopes for the table of one that runs; as long as it joins, it should assign nothing.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    /// The table of the node whose word counts, once, when it has come: what it says goes before this node's own.
+    pub fn take_adopted(&mut self) -> Option<Table> {
+        self.adopted.take()
+    }
+
+    /// Answers to what was received, each to be sent to the peer of that name.
+    pub fn take_replies(&mut self) -> Vec<(String, Vec<u8>)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Live peers whose tables have differed from ours for [`DISAGREES_AFTER`].
+    pub fn disagreeing(&self, now: Duration) -> impl Iterator<Item = &str> {
+        let long = move |peer: &Peer| peer.differs.is_some_and(|since| now >= since + DISAGREES_AFTER);
+        self.peers.iter().filter(move |(_, peer)| long(peer)).map(|(name, _)| name.as_str())
+    }
+
+    /// The nodes that count in an election: peers that are alive, and this one once it is ready.
+    #[must_use]
+    pub fn live(&self) -> BTreeSet<String> {
+        let own = self.claims.then(|| self.name.clone());
+        let peers = self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Alive);
+        peers.map(|(name, _)| name.clone()).chain(own).collect()
+    }
+
+    /// The peers, by name.
+    pub fn states(&self) -> impl Iterator<Item = (&str, PeerState)> {
+        self.peers.iter().map(|(name, peer)| (name.as_str(), peer.state))
+    }
+
+    /// When [`Self::tick`] must be called next.
+    #[must_use]
+    pub fn next(&self) -> Duration {
+        let heard = self.peers.values().filter(|peer| is_heard(peer.state));
+        let claims_at = self.claims_at.filter(|_| !self.claims);
+        heard.map(|peer| peer.heard + DEAD_AFTER).chain(claims_at).chain([self.next]).min().unwrap_or(self.next)
+    }
+
+    /// Takes a datagram in; `is_at` tells whether it came from the address of the peer with that name.
+    ///
+    /// # Errors
+    /// Why the datagram was dropped.
+    pub fn receive(
+        &mut self,
+        now: Duration,
+        datagram: &[u8],
+        is_at: impl Fn(&str) -> bool,
+    ) -> Result<Change, Rejected> {
+        if datagram.starts_with(&table::MAGIC) {
+            return self.receive_part(datagram, is_at);
+        }
+        let message = Message::decode(datagram, self.key.as_ref())?;
+        self.check_sender(message.name, is_at)?;
+        let peer = self.peers.get_mut(message.name).ok_or(Rejected::Stranger)?;
+        if message.boot < peer.boot {
+            return Err(Rejected::EarlierRun(message.name.to_owned()));
+        }
+        if (message.boot, message.sequence) <= (peer.boot, peer.sequence) {
+            return Err(Rejected::Replayed);
+        }
+        let same_run = peer.boot == message.boot;
+        let returns = same_run && peer.state == PeerState::Dead && message.phase == Phase::Alive;
+        let healed = returns || (same_run && peer.heals != message.heals);
+        let counted = peer.state == PeerState::Alive;
+        let Message { boot, sequence, heals, phase, digest, .. } = message;
+        *peer = Peer { state: phase.into(), boot, sequence, heals, heard: now, digest, differs: peer.differs };
+        let state = peer.state;
+        if returns {
+            self.heals = self.heals.wrapping_add(1);
+        }
+        self.answer(&message);
+        Ok(match state == PeerState::Alive {
+            _ if healed => Change::Healed,
+            alive if alive != counted => Change::Members,
+            _ => Change::Nothing,
+        })
+    }
+
+    fn check_sender(&self, name: &str, is_at: impl Fn(&str) -> bool) -> Result<(), Rejected> {
+        match name {
+            name if name == self.name => Err(Rejected::OwnName),
+            name if !self.peers.contains_key(name) => Err(Rejected::Stranger),
+            name if !is_at(name) => Err(Rejected::Misplaced(name.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands out the table, if this node is the one to ask: the live one with the lowest name.
+    fn answer(&mut self, question: &Message<'_>) {
+        let Some(first) = usize::from(question.asks).checked_sub(1) else { return };
+        let asker = question.name;
+        let lower = |(name, peer): (&String, &Peer)| {
+            name != asker && *name < self.name && peer.state == PeerState::Alive && peer.digest != 0
+        };
+        if self.phase != Phase::Alive || self.peers.iter().any(lower) {
+            return;
+        }
+        let parts = self.table.parts(first, &self.name, self.key.as_ref());
+        self.replies.extend(parts.into_iter().map(|part| (asker.to_owned(), part)));
+    }
+
+    fn receive_part(&mut self, datagram: &[u8], is_at: impl Fn(&str) -> bool) -> Result<Change, Rejected> {
+        let part = Part::decode(datagram, self.key.as_ref())?;
+        self.check_sender(part.name, is_at)?;
+        let wanted = self.authority().is_some_and(|(name, peer)| name == part.name && peer.digest == part.digest);
+        let Some((assembly, _)) = self.asking.as_mut().filter(|_| wanted) else { return Ok(Change::Nothing) };
+        if let Some(table) = assembly.take(&part) {
+            self.adopted = Some(table);
+            self.asking = None;
+        }
+        Ok(Change::Nothing)
+    }
+
+    /// The peer whose table counts for a node that joins, and for one that runs if its name is higher.
+    fn authority(&self) -> Option<(&str, &Peer)> {
+        let (name, peer) = self.peers.iter().find(|(_, peer)| peer.state == PeerState::Alive && peer.digest != 0)?;
+        Some((name, peer))
+    }
+
+    /// Compares the tables, begins to ask for the one that counts, and gives up what does not come.
+    fn compare(&mut self, now: Duration) {
+        let own = self.table.digest;
+        let runs = self.phase == Phase::Alive && own != 0;
+        for peer in self.peers.values_mut() {
+            let differs = runs && peer.state == PeerState::Alive && peer.digest != 0 && peer.digest != own;
+            peer.differs = differs.then(|| peer.differs.unwrap_or(now));
+        }
+        let nobody = now >= self.started + SETTLE && self.authority().is_none();
+        if nobody || self.asking.as_ref().is_some_and(|(_, since)| now >= *since + PATIENCE) {
+            self.asking = None;
+        }
+        let differs = |peer: &Peer| peer.differs.is_some_and(|since| now >= since + DISAGREES_AFTER);
+        let other = self.authority().filter(|(name, peer)| *name < self.name.as_str() && differs(peer));
+        let digests = other.map(|(_, peer)| (peer.digest, own));
+        if digests.is_some() && self.asking.is_none() && self.asked != digests {
+            self.asked = digests;
+            self.asking = Some((Assembly::default(), now));
+        }
+    }
+
+    /// Lets time pass: declares the silent dead, ends the wait after the start, and gives the heartbeat when it is due.
+    pub fn tick(&mut self, now: Duration) -> Tick {
+        let mut change = Change::Nothing;
+        for peer in self.peers.values_mut().filter(|peer| is_heard(peer.state) && now >= peer.heard + DEAD_AFTER) {
+            if peer.state == PeerState::Alive {
+                change = Change::Members;
+            }
+            peer.state = PeerState::Dead;
+        }
+        if self.phase == Phase::Joining && self.configured && self.is_settled(now) {
+            self.phase = Phase::Alive;
+            self.next = now;
+            // Whoever starts at the same time may be about to say `Alive` too: one interval more, and both know. The
+            // peers that are alive already lay down at once what this node wins, so with them there is no wait.
+            let starting = self.peers.values().any(|peer| peer.state == PeerState::Joining);
+            self.claims_at = Some(if starting { now + INTERVAL } else { now });
+        }
+        if !self.claims && self.phase == Phase::Alive && self.claims_at.is_some_and(|at| now >= at) {
+            self.claims = true;
+            change = Change::Members;
+        }
+        self.compare(now);
+        Tick { heartbeat: self.beat(now), change }
+    }
+
+    /// The heartbeat if it is due, and nothing else: for work between two ticks that takes long.
+    pub fn beat(&mut self, now: Duration) -> Option<Vec<u8>> {
+        let due = now >= self.next && self.phase != Phase::Left;
+        due.then(|| {
+            self.next = now + INTERVAL;
+            self.message()
+        })
+    }
+
+    /// Stops: the message to send to every peer, after which this node claims nothing.
+    #[must_use]
+    pub fn leave(&mut self) -> Vec<u8> {
+        self.phase = Phase::Left;
+        self.claims = false;
+        self.message()
+    }
+
+    fn is_settled(&self, now: Duration) -> bool {
+        now >= self.started + SETTLE || self.peers.values().all(|peer| peer.state != PeerState::Unheard)
+    }
+
+    fn message(&mut self) -> Vec<u8> {
+        self.sequence += 1;
+        let message = Message {
+            phase: self.phase,
+            boot: self.boot,
+            sequence: self.sequence,
+            heals: self.heals,
+            digest: self.table.digest,
+            asks: self.asking.as_ref().map_or(0, |(assembly, _)| assembly.asks()),
+            name: &self.name,
+        };
+        message.encode(self.key.as_ref())
+    }
+}
+
+impl From<Phase> for PeerState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Joining => Self::Joining,
+            Phase::Alive => Self::Alive,
+            Phase::Left => Self::Left,
+        }
+    }
+}
+
+fn is_heard(state: PeerState) -> bool {
+    matches!(state, PeerState::Joining | PeerState::Alive)
+}
+
+#[cfg(test)]
+mod tests;

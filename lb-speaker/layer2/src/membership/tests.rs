@@ -1,0 +1,310 @@
+//! Membership over a simulated clock and network with loss, partitions, restarts and replays.
+
+use super::*;
+
+/// Nodes, the time in milliseconds, and which pairs cannot talk.
+struct World {
+    nodes: BTreeMap<&'static str, Membership>,
+    now: u64,
+    cut: BTreeSet<(&'static str, &'static str)>,
+    /// Every n-th datagram is lost; 0 is a network without loss.
+    lose: u64,
+    /// Milliseconds that a datagram takes.
+    latency: u64,
+    flying: Vec<(u64, &'static str, Vec<u8>)>,
+    sent: u64,
+    healed: Vec<&'static str>,
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+impl World {
+    fn new() -> Self {
+        let (nodes, cut) = (BTreeMap::new(), BTreeSet::new());
+        Self { nodes, now: 0, cut, lose: 0, latency: 0, flying: Vec::new(), sent: 0, healed: Vec::new() }
+    }
+
+    fn start(&mut self, name: &'static str, boot: u64) {
+        let now = Duration::from_millis(self.now);
+        let mut node = Membership::new(name, boot, NAMES.map(str::to_owned), Some(Key::new(b"k")), now);
+        node.set_configured();
+        self.nodes.insert(name, node);
+    }
+
+    fn deliver(&mut self, from: &'static str, datagram: &[u8]) {
+        for name in self.nodes.keys().filter(|name| **name != from) {
+            self.sent += 1;
+            let lost = self.lose > 0 && self.sent.is_multiple_of(self.lose);
+            if !lost && !self.cut.contains(&(from, *name)) {
+                self.flying.push((self.now + self.latency, *name, datagram.to_vec()));
+            }
+        }
+        self.land();
+    }
+
+    fn land(&mut self) {
+        let due = self.flying.extract_if(.., |(at, ..)| *at <= self.now).collect::<Vec<_>>();
+        for (_, to, datagram) in due {
+            let Some(node) = self.nodes.get_mut(to) else { continue };
+            if node.receive(Duration::from_millis(self.now), &datagram, |_| true) == Ok(Change::Healed) {
+                self.healed.push(to);
+            }
+            let replies = node.take_replies().into_iter();
+            let known = |name: &str| NAMES.into_iter().find(|known| *known == name).unwrap();
+            self.flying.extend(replies.map(|(name, reply)| (self.now + self.latency, known(&name), reply)));
+        }
+    }
+
+    fn run(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now += 1;
+            self.land();
+            for name in NAMES {
+                let now = Duration::from_millis(self.now);
+                let tick = self.nodes.get_mut(name).map(|node| node.tick(now));
+                if let Some(datagram) = tick.and_then(|tick| tick.heartbeat) {
+                    self.deliver(name, &datagram);
+                }
+            }
+        }
+    }
+
+    fn part(&mut self, one: &'static str, other: &'static str) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
+    #[track_caller]
+    fn check(&self, name: &str, live: &[&str]) {
+        let seen = self.nodes[name].live();
+        assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), live, "as {name} sees it at {} ms", self.now);
+    }
+}
+
+fn started() -> World {
+    let mut world = World::new();
+    for name in NAMES {
+        world.start(name, 1);
+    }
+    world.run(100);
+    for name in NAMES {
+        world.check(name, &NAMES);
+    }
+    world
+}
+
+#[test]
+fn nodes_that_hear_each_other_need_not_wait() {
+    started();
+}
+
+#[test]
+fn nodes_that_start_together_never_count_themselves_alone() {
+    for late in 0..120 {
+        let mut world = World::new();
+        world.latency = 3;
+        world.start("a", 1);
+        world.start("c", 1);
+        for _ in 0..200 {
+            if world.now == late {
+                world.start("b", 1);
+            }
+            world.run(1);
+            // Who counts itself counts also every other that counts itself, so that there is one winner.
+            let views: Vec<_> = world.nodes.iter().map(|(name, node)| (*name, node.live())).collect();
+            let claiming = || views.iter().filter(|(name, live)| live.contains(*name));
+            for (name, live) in claiming() {
+                assert!(claiming().all(|(other, _)| live.contains(*other)), "{name} at {} ms: {views:?}", world.now);
+            }
+        }
+        world.check("a", &NAMES);
+    }
+}
+
+#[test]
+fn a_node_alone_waits_before_it_claims() {
+    let mut world = World::new();
+    world.start("a", 1);
+    world.run(319);
+    world.check("a", &[]);
+    world.run(1);
+    world.check("a", &["a"]);
+    world.start("b", 1);
+    world.run(319);
+    world.check("a", &["a"]);
+    world.run(45);
+    world.check("a", &["a", "b"]);
+    world.check("b", &["a", "b"]);
+}
+
+#[test]
+fn an_unconfigured_node_never_claims() {
+    let mut node = Membership::new("a", 1, ["b".to_owned(), "a".to_owned()], None, Duration::ZERO);
+    assert_eq!(node.tick(Duration::from_secs(5)).change, Change::Nothing);
+    assert!(node.live().is_empty());
+    node.set_configured();
+    assert_eq!(node.tick(Duration::from_secs(5)).change, Change::Members);
+    assert_eq!(node.live(), BTreeSet::from(["a".to_owned()]));
+    assert_eq!(node.states().collect::<Vec<_>>(), [("b", PeerState::Unheard)]);
+}
+
+#[test]
+fn a_silent_node_is_dead_within_the_bound() {
+    let mut world = started();
+    world.nodes.remove("c");
+    world.run(119);
+    world.check("a", &NAMES);
+    world.run(42);
+    world.check("a", &["a", "b"]);
+    world.check("b", &["a", "b"]);
+}
+
+#[test]
+fn one_loss_in_five_kills_nobody() {
+    let mut world = started();
+    // Six datagrams a round: the loss moves from pair to pair.
+    world.lose = 5;
+    for _ in 0..2000 {
+        world.run(1);
+        world.check("a", &NAMES);
+    }
+}
+
+#[test]
+fn a_leaving_node_is_out_at_once() {
+    let mut world = started();
+    let farewell = world.nodes.get_mut("c").unwrap().leave();
+    world.deliver("c", &farewell);
+    world.check("a", &["a", "b"]);
+    world.check("c", &["a", "b"]);
+    world.run(500);
+    let state = world.nodes["a"].states().find(|(name, _)| *name == "c");
+    assert_eq!(state, Some(("c", PeerState::Left)));
+}
+
+#[test]
+fn both_sides_of_a_partition_go_on_and_are_told_when_it_heals() {
+    let mut world = started();
+    world.part("a", "b");
+    world.part("a", "c");
+    world.run(200);
+    world.check("a", &["a"]);
+    world.check("b", &["b", "c"]);
+    assert!(world.healed.is_empty());
+    world.cut.clear();
+    world.run(45);
+    for name in NAMES {
+        world.check(name, &NAMES);
+        assert!(world.healed.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_node_that_was_heard_no_more_but_heard_all_is_told_to_announce_anew() {
+    let mut world = started();
+    // b's heartbeats get lost, those to b arrive; c crashes for good at the same time.
+    world.cut.extend([("b", "a"), ("b", "c")]);
+    world.nodes.remove("c");
+    world.run(200);
+    world.check("a", &["a"]);
+    world.check("b", &["a", "b"]);
+    assert!(world.healed.is_empty(), "a crash is no reason to announce anew");
+    world.cut.clear();
+    world.run(85);
+    world.check("a", &["a", "b"]);
+    assert_eq!(world.healed, ["a", "b"]);
+}
+
+#[test]
+fn a_restarted_node_counts_again_and_its_old_messages_do_not() {
+    let mut world = started();
+    let old = world.nodes.get_mut("c").unwrap().leave();
+    world.start("c", 2);
+    world.run(100);
+    world.check("a", &NAMES);
+    let now = Duration::from_millis(world.now);
+    let a = world.nodes.get_mut("a").unwrap();
+    assert_eq!(a.receive(now, &old, |_| true), Err(Rejected::EarlierRun("c".to_owned())));
+    assert!(world.healed.is_empty());
+    world.check("a", &NAMES);
+}
+
+#[test]
+fn datagrams_from_elsewhere_are_refused_by_name() {
+    let mut world = started();
+    let mut from = |name: &str, key: Option<&[u8]>| {
+        let mut node = Membership::new(name, 9, [], key.map(Key::new), Duration::ZERO);
+        let datagram = node.leave();
+        world.nodes.get_mut("a").unwrap().receive(Duration::from_millis(world.now), &datagram, |_| true)
+    };
+    assert_eq!(from("a", Some(b"k")), Err(Rejected::OwnName));
+    assert_eq!(from("z", Some(b"k")), Err(Rejected::Stranger));
+    assert_eq!(from("b", Some(b"x")), Err(Rejected::Message(MessageError::NotAuthentic)));
+    assert_eq!(from("b", None), Err(Rejected::Message(MessageError::NotAuthentic)));
+    assert_eq!(from("b", Some(b"k")), Ok(Change::Members));
+}
+
+#[test]
+fn a_heartbeat_from_another_address_is_refused() {
+    let mut world = started();
+    let datagram = world.nodes.get_mut("b").unwrap().leave();
+    let a = world.nodes.get_mut("a").unwrap();
+    let now = Duration::from_millis(world.now);
+    assert_eq!(a.receive(now, &datagram, |_| false), Err(Rejected::Misplaced("b".to_owned())));
+    assert_eq!(a.receive(now, &datagram, |name| name == "b"), Ok(Change::Members));
+}
+
+fn table(ip: &str) -> Table {
+    Table::from([(roadstead_model::ObjectName::new("default", "web"), vec![ip.parse().unwrap()])])
+}
+
+#[test]
+fn a_node_that_joins_takes_the_table_of_the_lowest_live_name() {
+    let mut world = started();
+    for (name, ip) in [("a", "192.0.2.1"), ("c", "192.0.2.2")] {
+        world.nodes.get_mut(name).unwrap().set_table(&table(ip));
+    }
+    world.run(45);
+    let now = Duration::from_millis(world.now);
+    world.nodes.insert("b", Membership::new("b", 2, NAMES.map(str::to_owned), Some(Key::new(b"k")), now));
+    assert!(world.nodes["b"].is_asking());
+    world.run(90);
+    let b = world.nodes.get_mut("b").unwrap();
+    assert_eq!((b.take_adopted(), b.is_asking()), (Some(table("192.0.2.1")), false));
+}
+
+#[test]
+fn a_node_that_joins_nobody_does_not_wait_for_a_table() {
+    let mut world = World::new();
+    world.start("a", 1);
+    world.run(319);
+    assert!(world.nodes["a"].is_asking());
+    world.run(1);
+    assert!(!world.nodes["a"].is_asking());
+}
+
+#[test]
+fn tables_that_differ_for_long_are_told_and_the_lowest_name_is_right() {
+    let mut world = started();
+    world.run(SETTLE.as_millis() as u64);
+    for (name, ip) in [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")] {
+        world.nodes.get_mut(name).unwrap().set_table(&table(ip));
+    }
+    let disagree = |world: &World, name: &str| -> Vec<String> {
+        world.nodes[name].disagreeing(Duration::from_millis(world.now)).map(str::to_owned).collect()
+    };
+    world.run(1900);
+    assert!(disagree(&world, "a").is_empty());
+    world.run(300);
+    assert_eq!(disagree(&world, "a"), ["c"]);
+    assert_eq!(disagree(&world, "c"), ["a", "b"]);
+    world.run(100);
+    assert_eq!(world.nodes.get_mut("a").unwrap().take_adopted(), None);
+    let c = world.nodes.get_mut("c").unwrap();
+    assert_eq!(c.take_adopted(), Some(table("192.0.2.1")));
+    // Files that differ keep the tables apart: it is not asked for again and again.
+    world.run(5000);
+    assert_eq!(world.nodes.get_mut("c").unwrap().take_adopted(), None);
+    world.nodes.get_mut("c").unwrap().set_table(&table("192.0.2.1"));
+    world.run(100);
+    assert!(disagree(&world, "a").is_empty() && disagree(&world, "c").is_empty());
+}

@@ -1,0 +1,358 @@
+//! The thread that everything timely happens on: heartbeats, election, answers, announcements.
+//!
+//! It owns its sockets and waits in one `poll`, apart from the async runtime, so that no other work of the process can
+//! make a heartbeat late. The configuration comes in through an inbox; whoever writes there wakes the thread.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Read, Write},
+    mem,
+    net::IpAddr,
+    os::{fd::AsFd, unix::net::UnixStream},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use roadstead_layer2::{
+    announce::{self, Schedule},
+    membership::{Change, MAX_DATAGRAM, Membership, PeerState, Rejected, Table},
+    responder::respond,
+};
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    metrics::Metrics,
+    peers::PeerSocket,
+    plan::{Desired, Owned},
+    ports::{Announced, Ports},
+    socket::PacketSocket,
+};
+
+/// How often the interfaces are looked at.
+const RESCAN: Duration = Duration::from_secs(1);
+/// Datagrams taken in a turn: more than a receive buffer of Linux's default size holds, so that all that had come when
+/// the turn began is taken, and still a bound for a flood.
+const DATAGRAMS_A_TURN: usize = 1024;
+/// Frames taken from one interface before the heartbeats get their turn: a flood must not make this node look dead.
+const FRAMES_A_TURN: usize = 64;
+
+/// What the engine starts with.
+pub(crate) struct Setup {
+    pub(crate) node: String,
+    pub(crate) membership: Membership,
+    /// When the membership's time began.
+    pub(crate) origin: Instant,
+    /// `None` for a node without peers.
+    pub(crate) peers: Option<PeerSocket>,
+    pub(crate) ports: Ports,
+    pub(crate) metrics: Metrics,
+}
+
+/// What the other nodes say about the addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Adoption {
+    /// Whether this node may assign: it has the table of those that run, or none will come.
+    pub(crate) over: bool,
+    /// The table taken over last.
+    pub(crate) table: Option<Arc<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    desired: Option<(Arc<Desired>, Table)>,
+    stop: bool,
+}
+
+/// The running engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    inbox: Arc<Mutex<Inbox>>,
+    waker: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts the thread.
+    pub(crate) fn start(setup: Setup) -> anyhow::Result<(Self, watch::Receiver<Adoption>)> {
+        let (adoption, adoptions) = watch::channel(Adoption::default());
+        let (waker, woken) = UnixStream::pair().context("cannot make the engine's wake-up socket")?;
+        waker.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).context("cannot set up the socket")?;
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let mut turn = Turn {
+            setup,
+            inbox: Arc::clone(&inbox),
+            woken,
+            desired: None,
+            audible: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            schedule: Schedule::new(),
+            rescan_at: Duration::ZERO,
+            adoption,
+            disagreeing: BTreeSet::new(),
+            refused: BTreeSet::new(),
+        };
+        let thread = std::thread::Builder::new().name("segment".to_owned()).spawn(move || turn.run());
+        Ok((Self { inbox, waker, thread: thread.context("cannot start the engine's thread")? }, adoptions))
+    }
+
+    /// Hands in the newest configuration, and the table of all addresses that peers compare with theirs.
+    pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).desired = Some((desired, table));
+        self.wake();
+    }
+
+    /// Tells the peers, stops answering, and waits for the thread's end.
+    pub(crate) fn stop(self) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.wake();
+        if self.thread.join().is_err() {
+            error!("the engine ended in a panic");
+        }
+    }
+
+    fn wake(&self) {
+        // A full pipe means that the thread will wake anyway.
+        let _already_awake = (&self.waker).write(&[1]);
+    }
+}
+
+struct Turn {
+    setup: Setup,
+    inbox: Arc<Mutex<Inbox>>,
+    woken: UnixStream,
+    desired: Option<Arc<Desired>>,
+    audible: BTreeMap<IpAddr, Owned>,
+    silent: BTreeSet<IpAddr>,
+    schedule: Schedule<Announced>,
+    rescan_at: Duration,
+    adoption: watch::Sender<Adoption>,
+    disagreeing: BTreeSet<String>,
+    /// Peers about whose datagrams there was a warning.
+    refused: BTreeSet<String>,
+}
+
+impl Turn {
+    fn run(&mut self) {
+        loop {
+            if let Err(error) = self.wait() {
+                error!(%error, "cannot wait for frames");
+                return;
+            }
+            let (configured, stop) = self.take_inbox();
+            if stop {
+                return self.leave();
+            }
+            // What has come in counts before what time has done: after this process was stopped for a while, the
+            // heartbeats that queued up show that nobody is dead.
+            // For the same reason it judges by the moment before it read: whatever came until then is read.
+            let now = self.now();
+            let mut change = self.take_datagrams();
+            let tick = self.setup.membership.tick(now);
+            if let (Some(heartbeat), Some(peers)) = (tick.heartbeat, &self.setup.peers) {
+                peers.send(&heartbeat);
+            }
+            change = change.max(tick.change);
+            self.compare(now);
+            let rescanned = self.rescan();
+            if configured || rescanned || change != Change::Nothing {
+                self.decide(change);
+            }
+            self.answer();
+            self.announce();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.setup.origin.elapsed()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let next = [Some(self.setup.membership.next()), self.schedule.next(), Some(self.rescan_at)];
+        let next = next.into_iter().flatten().min().unwrap_or(self.rescan_at);
+        // Rounded up: waking before the moment would spin until it comes.
+        let millis = next.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
+        let timeout = PollTimeout::try_from(u64::try_from(millis).unwrap_or(u64::MAX)).unwrap_or(PollTimeout::MAX);
+        let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.setup.peers.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.setup.ports.iter().map(|(_, port)| PollFd::new(port.socket.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut drained = [0; 64];
+        while (&self.woken).read(&mut drained).is_ok_and(|length| length == drained.len()) {}
+        Ok(())
+    }
+
+    /// Whether there is a new configuration, and whether to stop.
+    fn take_inbox(&mut self) -> (bool, bool) {
+        let inbox = mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        let configured = inbox.desired.is_some();
+        if let Some((desired, table)) = inbox.desired {
+            self.desired = Some(desired);
+            self.setup.membership.set_table(&table);
+            self.setup.membership.set_configured();
+        }
+        (configured, inbox.stop)
+    }
+
+    fn take_datagrams(&mut self) -> Change {
+        let mut change = Change::Nothing;
+        let Some(peers) = &self.setup.peers else { return change };
+        let mut buffer = [0; MAX_DATAGRAM + 1];
+        for _ in 0..DATAGRAMS_A_TURN {
+            let Some((datagram, sender)) = peers.receive(&mut buffer) else { break };
+            match self.setup.membership.receive(self.setup.origin.elapsed(), datagram, |name| peers.is_at(name, sender))
+            {
+                Ok(heard) => change = change.max(heard),
+                // A datagram that was late is no news.
+                Err(Rejected::Replayed) => {}
+                Err(reason @ (Rejected::EarlierRun(_) | Rejected::Misplaced(_))) => {
+                    // Once for each peer and kind: both texts name the peer.
+                    if self.refused.insert(reason.to_string()) {
+                        warn!(%sender, %reason, "heartbeats of a peer are refused");
+                    }
+                }
+                Err(reason) => debug!(%sender, %reason, "datagram dropped"),
+            }
+        }
+        for (peer, reply) in self.setup.membership.take_replies() {
+            peers.send_to(&peer, &reply);
+        }
+        change
+    }
+
+    /// Tells of peers that assigned other addresses, and hands on what this node is to take over.
+    fn compare(&mut self, now: Duration) {
+        let membership = &mut self.setup.membership;
+        let table = membership.take_adopted().map(Arc::new);
+        if table.is_some() || (!membership.is_asking() && !self.adoption.borrow().over) {
+            self.adoption.send_replace(Adoption { over: true, table });
+        }
+        let disagreeing: BTreeSet<String> = membership.disagreeing(now).map(str::to_owned).collect();
+        if disagreeing == self.disagreeing {
+            return;
+        }
+        for peer in disagreeing.difference(&self.disagreeing) {
+            error!(%peer, "the peer assigned other addresses than this node: do both read the same files?");
+        }
+        for peer in self.disagreeing.difference(&disagreeing) {
+            info!(%peer, "the peer no longer disagrees about the addresses");
+        }
+        self.setup.metrics.disagreeing(disagreeing.len());
+        self.disagreeing = disagreeing;
+    }
+
+    fn rescan(&mut self) -> bool {
+        let now = self.now();
+        if now < self.rescan_at {
+            return false;
+        }
+        self.rescan_at = now + RESCAN;
+        self.setup.ports.rescan().unwrap_or_else(|error| {
+            warn!(error = format!("{error:#}"), "cannot follow the interfaces");
+            false
+        })
+    }
+
+    /// Holds the elections and takes up or lays down addresses. The heartbeat that makes this node count has gone out
+    /// before, so that the old owner of an address lays it down while we take it up.
+    fn decide(&mut self, change: Change) {
+        let live = self.setup.membership.live();
+        for (name, state) in self.setup.membership.states() {
+            self.setup.metrics.peer(name, state);
+        }
+        if change != Change::Nothing {
+            let nodes: Vec<&str> = live.iter().map(String::as_str).collect();
+            let dead = self.setup.membership.states().filter(|(_, state)| *state == PeerState::Dead).count();
+            info!(live = nodes.join(","), dead, "members changed");
+        }
+        let Some(desired) = &self.desired else { return };
+        let (origin, membership, peers) = (self.setup.origin, &mut self.setup.membership, &self.setup.peers);
+        // Thousands of elections take longer than the peers wait for a heartbeat.
+        let beat = || {
+            if let (Some(heartbeat), Some(peers)) = (membership.beat(origin.elapsed()), peers) {
+                peers.send(&heartbeat);
+            }
+        };
+        let owned = desired.owned(&self.setup.node, &live, beat);
+        let now = self.now();
+        let announced = self.setup.ports.announce(&owned);
+        self.schedule.own(now, &announced);
+        if change == Change::Healed {
+            self.schedule.restart(now);
+        }
+        self.tell(owned, &announced);
+    }
+
+    /// Logs and counts what changed. An address that was won but has no interface to be announced on is told about too:
+    /// nobody answers for it then.
+    fn tell(&mut self, owned: BTreeMap<IpAddr, Owned>, announced: &BTreeSet<Announced>) {
+        let heard: BTreeSet<IpAddr> = announced.iter().map(|announced| announced.ip).collect();
+        let (audible, silent): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            owned.into_iter().partition(|(ip, _)| heard.contains(ip));
+        for ip in audible.keys().filter(|ip| !self.audible.contains_key(ip)) {
+            info!(%ip, "announces the address");
+        }
+        for ip in self.audible.keys().filter(|ip| !audible.contains_key(ip)) {
+            info!(%ip, "no longer announces the address");
+        }
+        let silent: BTreeSet<IpAddr> = silent.into_keys().collect();
+        for ip in silent.difference(&self.silent) {
+            warn!(%ip, "this node is to announce the address, but on no interface it can");
+        }
+        self.setup.metrics.announced(&self.setup.node, &audible);
+        (self.audible, self.silent) = (audible, silent);
+    }
+
+    fn answer(&self) {
+        let mut buffer = PacketSocket::buffer();
+        for (_, port) in self.setup.ports.iter() {
+            for _ in 0..FRAMES_A_TURN {
+                let frame = match port.socket.receive(&mut buffer) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => {
+                        debug!(interface = %port.name, %error, "cannot receive");
+                        break;
+                    }
+                };
+                let Ok(reply) = respond(&port.station, &port.announced, frame) else { continue };
+                self.setup.metrics.request(reply.ip);
+                match port.socket.send(&reply.frame.encode()) {
+                    Ok(()) => self.setup.metrics.response(reply.ip),
+                    Err(error) => debug!(interface = %port.name, %error, "cannot send"),
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self) {
+        for Announced { interface, ip, .. } in self.schedule.due(self.now()) {
+            let Some(port) = self.setup.ports.port(interface) else { continue };
+            for frame in announce::frames(&port.station, ip) {
+                match port.socket.send(&frame.encode()) {
+                    Ok(()) => self.setup.metrics.gratuitous(ip),
+                    Err(error) => debug!(interface = %port.name, %error, "cannot send"),
+                }
+            }
+        }
+    }
+
+    /// Twice, as a lost farewell costs the others the whole dead interval.
+    fn leave(&mut self) {
+        for _ in 0..2 {
+            let farewell = self.setup.membership.leave();
+            if let Some(peers) = &self.setup.peers {
+                peers.send(&farewell);
+            }
+        }
+        self.setup.ports.announce(&BTreeMap::new());
+        self.tell(BTreeMap::new(), &BTreeSet::new());
+        info!("left");
+    }
+}

@@ -1,0 +1,58 @@
+//! `roadstead-speaker`: hands out LoadBalancer addresses and announces them by ARP and NDP.
+//!
+//! It joins the pure crates to the world: `sources` gives the objects, `allocator` the addresses, `layer2` the decisions
+//! and frames; here are the command line, the sockets and the threads. It deliberately forwards no traffic: that is the
+//! agent's, on whichever node an address leads to.
+
+#![deny(unsafe_code)]
+
+mod controller;
+mod engine;
+mod links;
+mod metrics;
+mod offline;
+mod peers;
+mod plan;
+mod ports;
+mod run;
+mod socket;
+
+use clap::{Parser, Subcommand};
+
+/// Allocates and announces LoadBalancer addresses.
+#[derive(Debug, Parser)]
+#[command(name = "roadstead-speaker", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: assign addresses, write them to status, answer for those that this node wins
+    Run(Box<run::RunFlags>),
+    /// Tell which addresses each Service of type LoadBalancer would get, or why none
+    Allocate(offline::AllocateFlags),
+    /// Tell which node would announce a Service's addresses if all were alive, and why the others would not
+    Explain(offline::ExplainFlags),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse_from(roadstead_sources::config::arguments()?).command {
+        Command::Run(flags) => run::run(*flags),
+        Command::Allocate(flags) => offline::allocate(&flags),
+        Command::Explain(flags) => offline::explain(&flags),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

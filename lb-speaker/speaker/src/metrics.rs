@@ -1,0 +1,100 @@
+//! What the speaker counts, after MetalLB's metrics. Labels are addresses, Services, pools and peers of the
+//! configuration, never anything that traffic can choose.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use roadstead_allocator::Allocation;
+use roadstead_layer2::membership::PeerState;
+
+use crate::plan::Owned;
+
+/// All metrics of the speaker; a clone counts into the same ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    announced: IntGaugeVec,
+    peers: IntGaugeVec,
+    disagreeing: IntGauge,
+    gratuitous: IntCounterVec,
+    requests: IntCounterVec,
+    responses: IntCounterVec,
+    capacity: IntGaugeVec,
+    in_use: IntGaugeVec,
+    pending: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["ip"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let disagreeing = IntGauge::new(
+            "roadstead_speaker_peers_disagreeing",
+            "Live peers that assigned other addresses than this node for over two seconds",
+        )?;
+        registry.register(Box::new(disagreeing.clone()))?;
+        let announced = ["service", "protocol", "node", "ip"];
+        Ok(Self {
+            announced: gauge("roadstead_speaker_announced", "Addresses that this node announces", &announced)?,
+            peers: gauge("roadstead_speaker_peer_alive", "Whether a configured peer is alive", &["peer"])?,
+            disagreeing,
+            gratuitous: counter("roadstead_speaker_gratuitous_sent_total", "Unasked announcements sent, in frames")?,
+            requests: counter("roadstead_speaker_requests_received_total", "ARP requests and NDP solicitations")?,
+            responses: counter("roadstead_speaker_responses_sent_total", "Answers sent to them")?,
+            capacity: gauge("roadstead_allocator_addresses", "Addresses that the pool has", &["pool"])?,
+            in_use: gauge("roadstead_allocator_addresses_in_use", "Addresses of the pool in use", &["pool"])?,
+            pending: gauge("roadstead_allocator_services", "Services of type LoadBalancer", &["state"])?,
+        })
+    }
+
+    pub(crate) fn announced(&self, node: &str, owned: &BTreeMap<IpAddr, Owned>) {
+        self.announced.reset();
+        for (ip, owned) in owned {
+            for service in &owned.services {
+                let labels = [&service.to_string(), "layer2", node, &ip.to_string()];
+                self.announced.with_label_values(&labels).set(1);
+            }
+        }
+    }
+
+    pub(crate) fn peer(&self, name: &str, state: PeerState) {
+        self.peers.with_label_values(&[name]).set(i64::from(state == PeerState::Alive));
+    }
+
+    pub(crate) fn disagreeing(&self, peers: usize) {
+        self.disagreeing.set(i64::try_from(peers).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn gratuitous(&self, ip: IpAddr) {
+        self.gratuitous.with_label_values(&[&ip.to_string()]).inc();
+    }
+
+    pub(crate) fn request(&self, ip: IpAddr) {
+        self.requests.with_label_values(&[&ip.to_string()]).inc();
+    }
+
+    pub(crate) fn response(&self, ip: IpAddr) {
+        self.responses.with_label_values(&[&ip.to_string()]).inc();
+    }
+
+    pub(crate) fn allocation(&self, allocation: &Allocation) {
+        self.capacity.reset();
+        self.in_use.reset();
+        for (pool, usage) in &allocation.pools {
+            let saturated = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+            self.capacity.with_label_values(&[&pool.name]).set(saturated(usage.capacity));
+            self.in_use.with_label_values(&[&pool.name]).set(saturated(usage.in_use));
+        }
+        let assigned = allocation.services.values().filter(|assignment| !assignment.ips.is_empty()).count();
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.pending.with_label_values(&["assigned"]).set(count(assigned));
+        self.pending.with_label_values(&["pending"]).set(count(allocation.services.len() - assigned));
+    }
+}

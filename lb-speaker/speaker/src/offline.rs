@@ -1,0 +1,211 @@
+//! `allocate` and `explain`: what the daemon would do, from manifests alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use roadstead_allocator::{Allocation, prior_of};
+use roadstead_layer2::election::elect;
+use roadstead_model::ObjectName;
+use roadstead_sources::LoadOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Desired;
+
+/// Where the offline commands read from.
+#[derive(Debug, Args)]
+struct Manifests {
+    /// Directory or file of Kubernetes YAML or JSON (repeatable)
+    #[arg(long = "manifests", value_name = "DIR", env = "ROADSTEAD_MANIFESTS", value_delimiter = ',', required = true)]
+    paths: Vec<PathBuf>,
+    /// Also take the status that a daemon wrote into this state directory
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// The assignments before, as `allocate -o json` printed them (default: the Services' status)
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+/// Flags of `allocate`.
+#[derive(Debug, Args)]
+pub(crate) struct AllocateFlags {
+    #[command(flatten)]
+    manifests: Manifests,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainFlags {
+    #[command(flatten)]
+    manifests: Manifests,
+    /// Namespace of the Service
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Nodes that are alive (repeatable; default: all)
+    #[arg(long = "live", value_name = "NODE", value_delimiter = ',')]
+    live: Vec<String>,
+    /// The Service, as NAME or NAMESPACE/NAME
+    service: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// One Service in the answer of `allocate`; the fields only ever grow.
+#[derive(Debug, Serialize, Deserialize)]
+struct AllocatedService {
+    namespace: String,
+    name: String,
+    ips: Vec<IpAddr>,
+    pool: Option<String>,
+    reason: Option<String>,
+}
+
+/// One address in the answer of `explain`.
+#[derive(Debug, Serialize)]
+struct ExplainedAddress {
+    ip: IpAddr,
+    winner: Option<String>,
+    reason: Option<String>,
+    nodes: Vec<ExplainedNode>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExplainedNode {
+    node: String,
+    won: bool,
+    reason: String,
+}
+
+/// Prints the allocation.
+pub(crate) fn allocate(flags: &AllocateFlags) -> anyhow::Result<()> {
+    let desired = load(&flags.manifests)?;
+    let services = rows(&desired.allocation);
+    if flags.manifests.output == Output::Json {
+        return print(&(serde_json::to_string_pretty(&services)? + "\n"));
+    }
+    let header = ["NAMESPACE", "NAME", "IPS", "POOL", "REASON"].map(str::to_owned).to_vec();
+    let cells = services.into_iter().map(|service| {
+        let ips: Vec<String> = service.ips.iter().map(ToString::to_string).collect();
+        let ips = if ips.is_empty() { "<pending>".to_owned() } else { ips.join(",") };
+        vec![service.namespace, service.name, ips, or_dash(service.pool), or_dash(service.reason)]
+    });
+    print(&table(&[header].into_iter().chain(cells).collect::<Vec<_>>()))
+}
+
+/// Prints the election for each address of a Service.
+pub(crate) fn explain(flags: &ExplainFlags) -> anyhow::Result<()> {
+    let desired = load(&flags.manifests)?;
+    let name = match flags.service.split_once('/') {
+        Some((namespace, name)) => ObjectName::new(namespace, name),
+        None => ObjectName::new(&flags.namespace, &flags.service),
+    };
+    let Some(assignment) = desired.allocation.services.get(&name) else {
+        bail!("there is no Service {name} of type LoadBalancer");
+    };
+    let live: BTreeSet<String> = match flags.live.is_empty() {
+        true => desired.snapshot.nodes.keys().cloned().collect(),
+        false => flags.live.iter().cloned().collect(),
+    };
+    let contests = desired.contests().into_iter().filter(|contest| assignment.ips.contains(&contest.ip));
+    let addresses: Vec<ExplainedAddress> = contests
+        .map(|contest| {
+            let outcome = elect(&desired.snapshot, &contest, &live);
+            let nodes = outcome.nodes.into_iter().map(|(node, verdict)| ExplainedNode {
+                won: outcome.winner.as_ref() == Some(&node),
+                node,
+                reason: verdict.to_string(),
+            });
+            let nodes = nodes.collect();
+            let reason = outcome.nobody.map(|nobody| nobody.to_string());
+            ExplainedAddress { ip: contest.ip, winner: outcome.winner, reason, nodes }
+        })
+        .collect();
+    if flags.manifests.output == Output::Json {
+        return print(&(serde_json::to_string_pretty(&addresses)? + "\n"));
+    }
+    let pending = assignment.reason.as_ref().map(|reason| format!("{name}: {reason}\n"));
+    print(&(pending.unwrap_or_default() + &addresses.into_iter().map(explained).collect::<String>()))
+}
+
+fn explained(address: ExplainedAddress) -> String {
+    let winner = address.winner.map_or_else(|| "announced by nobody".to_owned(), |node| format!("announced by {node}"));
+    let reason = address.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let rows = address.nodes.into_iter().map(|node| vec![format!("  {}", node.node), node.reason]);
+    format!("{}: {winner}{reason}\n", address.ip) + &table(&rows.collect::<Vec<_>>())
+}
+
+fn load(flags: &Manifests) -> anyhow::Result<Desired> {
+    for path in &flags.paths {
+        fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let options = LoadOptions { state_dir: flags.state_dir.clone(), ..LoadOptions::default() };
+    let snapshot = Arc::new(roadstead_sources::load(&flags.paths, &options));
+    for problem in &snapshot.problems {
+        eprintln!("{problem}");
+    }
+    let prior = match &flags.previous {
+        Some(path) => previous(path)?,
+        None => prior_of(&snapshot),
+    };
+    let allocation = roadstead_allocator::allocate(&snapshot, &prior);
+    Ok(Desired { snapshot, allocation })
+}
+
+fn previous(path: &Path) -> anyhow::Result<BTreeMap<ObjectName, Vec<IpAddr>>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let services: Vec<AllocatedService> = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what allocate -o json prints", path.display()))?;
+    let held = services.into_iter().filter(|service| !service.ips.is_empty());
+    Ok(held.map(|service| (ObjectName::new(&service.namespace, &service.name), service.ips)).collect())
+}
+
+fn rows(allocation: &Allocation) -> Vec<AllocatedService> {
+    let row = |(name, assignment): (&ObjectName, &roadstead_allocator::Assignment)| AllocatedService {
+        namespace: name.namespace.to_string(),
+        name: name.name.to_string(),
+        ips: assignment.ips.clone(),
+        pool: assignment.pool.as_ref().map(|pool| pool.name.to_string()),
+        reason: assignment.reason.as_ref().map(ToString::to_string),
+    };
+    allocation.services.iter().map(row).collect()
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// Columns as kubectl's: as wide as their widest cell and three spaces.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0) + 3;
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// Unlike `print!`, a reader that stops reading (`| head`) is no panic.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

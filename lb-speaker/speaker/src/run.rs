@@ -1,0 +1,221 @@
+//! `run`: the daemon. Snapshots come in, addresses are assigned and written to status, the engine announces.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use prometheus::Registry;
+use roadstead_layer2::membership::{Key, MAX_NAME, Membership};
+use roadstead_sources::SourceFlags;
+use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    controller::{Controller, replace},
+    engine::{Adoption, Engine, Setup},
+    metrics::Metrics,
+    peers::{PeerAddress, PeerSocket},
+    ports::Ports,
+};
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunFlags {
+    #[command(flatten)]
+    source: SourceFlags,
+    #[command(flatten)]
+    telemetry: TelemetryFlags,
+    /// Announce on this interface (repeatable; default: every Ethernet interface that is up and has an address)
+    #[arg(long = "interface", value_name = "IF", env = "ROADSTEAD_INTERFACE", value_delimiter = ',')]
+    interfaces: Vec<String>,
+    /// Another speaker, or this one, whose name is passed over (repeatable; default: this node is alone)
+    #[arg(long = "peer", value_name = "NAME=ADDR[:PORT]", env = "ROADSTEAD_PEER", value_delimiter = ',')]
+    peers: Vec<PeerAddress>,
+    /// Where to hear the other speakers, UDP
+    #[arg(long, value_name = "ADDR", env = "ROADSTEAD_LISTEN_MEMBERSHIP", default_value = "[::]:7946")]
+    listen_membership: SocketAddr,
+    /// File with the key, in hexadecimal, that all speakers share
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    /// Who wins an address
+    #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
+    election: Election,
+    /// What a node does that no longer hears its peers
+    #[arg(long, env = "ROADSTEAD_PARTITION", default_value = "availability")]
+    partition: Partition,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Election {
+    /// `MetalLB`'s hash of node and address
+    Metallb,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Partition {
+    /// It announces: both sides serve those who reach them
+    Availability,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(flags: RunFlags) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+    runtime.block_on(serve(flags))
+}
+
+async fn serve(flags: RunFlags) -> anyhow::Result<()> {
+    roadstead_telemetry::init_logging(&flags.telemetry);
+    let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).context("cannot register the metrics")?;
+    let health = Health::new(registry);
+    let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
+    let (engine, mut adoption) = start_engine(&flags, &node, &metrics)?;
+    let serve = |addr| {
+        let server = roadstead_telemetry::serve(addr, health.clone(), shutdown.clone());
+        server.with_context(|| format!("cannot serve metrics on {addr}"))
+    };
+    let served = flags.telemetry.metrics_addr.map(serve).transpose()?;
+    let source = roadstead_sources::start(&flags.source).context("cannot start the source")?;
+    let mut snapshots = source.snapshots();
+    let mut controller = Controller::new(&flags.source.state_dir, metrics);
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    info!(%node, "started");
+    let mut adopted = adoption.clone();
+    let (mut fresh, mut configured) = (true, false);
+    let ended = loop {
+        // Who joins assigns nothing before it knows what the running nodes assigned.
+        if adoption.has_changed().unwrap_or(false) {
+            fresh = true;
+            adoption.borrow_and_update().table.iter().for_each(|table| controller.adopt(table));
+        }
+        if fresh && adoption.borrow().over {
+            fresh = false;
+            if let Some(desired) = controller.take(&snapshots.borrow_and_update().clone()) {
+                engine.set(Arc::new(desired), controller.table().clone());
+                configured = true;
+            }
+        }
+        health.set_ready(controller.write() && configured);
+        tokio::select! {
+            () = shutdown.wait() => break Ok(()),
+            changed = snapshots.changed() => match changed {
+                Ok(()) => fresh = true,
+                Err(_) => break Err(anyhow::anyhow!("the source ended")),
+            },
+            changed = adopted.changed() => if changed.is_err() {
+                break Err(anyhow::anyhow!("the engine ended"));
+            },
+            _ = every_second.tick() => {}
+        }
+    };
+    health.set_ready(false);
+    engine.stop();
+    source.stop().await;
+    shutdown.trigger();
+    if let Some(served) = served {
+        served.await.context("the metrics server ended in a panic")?;
+    }
+    ended
+}
+
+fn start_engine(
+    flags: &RunFlags,
+    node: &str,
+    metrics: &Metrics,
+) -> anyhow::Result<(Engine, watch::Receiver<Adoption>)> {
+    if node.is_empty() || node.len() > MAX_NAME {
+        bail!("a node name has 1 to {MAX_NAME} bytes");
+    }
+    let key = flags.key_file.as_deref().map(read_key).transpose()?;
+    let others: Vec<PeerAddress> = flags.peers.iter().filter(|peer| peer.name != node).cloned().collect();
+    let mut ports = Ports::new(flags.interfaces.clone());
+    ports.rescan()?;
+    let peers = if others.is_empty() {
+        None
+    } else {
+        let socket = PeerSocket::open(flags.listen_membership, &others);
+        Some(socket.with_context(|| format!("cannot hear the peers on {}", flags.listen_membership))?)
+    };
+    if peers.is_some() && key.is_none() {
+        warn!("heartbeats are not authenticated: no --key-file");
+    }
+    let names = others.into_iter().map(|peer| peer.name);
+    let boot = next_boot(&flags.source.state_dir);
+    let membership = Membership::new(node, boot, names, key, Duration::ZERO);
+    Engine::start(Setup {
+        node: node.to_owned(),
+        membership,
+        origin: Instant::now(),
+        peers,
+        ports,
+        metrics: metrics.clone(),
+    })
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Key> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
+    let digits: Option<Vec<u8>> = text.trim().chars().map(|digit| digit.to_digit(16)?.try_into().ok()).collect();
+    let digits = digits.with_context(|| format!("{} holds something else than hexadecimal digits", path.display()))?;
+    if digits.len() < 32 || digits.len() % 2 != 0 {
+        bail!("{} must hold at least 16 bytes in hexadecimal, two digits each", path.display());
+    }
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    Ok(Key::new(&bytes))
+}
+
+/// A number above that of every earlier start, by which peers tell a restart from a replay. The clock alone would not
+/// do: one that was set back would make this node look replayed.
+fn next_boot(state_dir: &Path) -> u64 {
+    let path = state_dir.join("speaker-boot");
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if last.is_none() {
+        info!(path = %path.display(), "no boot number of an earlier start: if the clock was set back, peers refuse this node");
+    }
+    let last = last.unwrap_or(0);
+    let boot = u64::try_from(clock).unwrap_or(u64::MAX).max(last.saturating_add(1));
+    if let Err(error) = replace(&path, boot.to_string().as_bytes()) {
+        warn!(path = %path.display(), %error, "cannot keep the boot number; a clock set back would confuse the peers");
+    }
+    boot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_number_rises_even_when_the_clock_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = next_boot(folder.path());
+        assert!(first > 1_600_000_000_000_000);
+        fs::write(folder.path().join("speaker-boot"), (u64::MAX - 1).to_string()).unwrap();
+        assert_eq!(next_boot(folder.path()), u64::MAX);
+    }
+
+    #[test]
+    fn keys_are_hexadecimal_and_long_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let cases = [
+            ("00112233445566778899aabbccddeeff\n", true),
+            ("00112233445566778899AABBCCDDEEFF", true),
+            ("00112233445566778899aabbccddee", false),
+            ("00112233445566778899aabbccddeeff0", false),
+            ("00112233445566778899aabbccddeexx", false),
+            ("", false),
+        ];
+        for (text, expected) in cases {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read_key(&path).is_ok(), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A lab: nodes and a client on one segment, made in well under a second and taken away when dropped.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::ground::Ground;
+use crate::identity::LabId;
+use crate::interrupt;
+use crate::ip;
+use crate::namespace::Namespace;
+use crate::neighbour::Mac;
+use crate::node::Node;
+use crate::place::{Parts, Place};
+use crate::topology::{self, Capturing, Topology};
+
+/// A running lab. Dropped on a panicking thread, it leaves logs, captures and dumps in its folder and prints where.
+#[derive(Debug)]
+pub struct Lab {
+    // In this order they go: the places' open namespaces first.
+    nodes: Vec<Node>,
+    client: Place,
+    manifests: PathBuf,
+    ground: Ground,
+}
+
+impl Lab {
+    /// Two nodes and a client.
+    ///
+    /// # Errors
+    ///
+    /// Where this host does not let us, see [`lack`](crate::lack).
+    pub fn new(name: &str) -> Result<Self> {
+        Self::with(name, Topology::default())
+    }
+
+    /// A lab of another shape.
+    ///
+    /// # Errors
+    ///
+    /// Where this host does not let us, see [`lack`](crate::lack).
+    pub fn with(name: &str, topology: Topology) -> Result<Self> {
+        let mut ground = Ground::new(name)?;
+        let id = ground.id;
+        let names = topology.stations().map(|(name, _)| name).chain([topology::SEGMENT]);
+        let lines: Vec<String> = names.map(|place| format!("netns add {}", id.namespace(place))).collect();
+        ip::batch(None, &lines)?;
+        set_up(id, topology)?;
+        let manifests = ground.folder.join("manifests");
+        fs::create_dir(&manifests).context("could not make the folder of the manifests")?;
+        if topology.capture == Capturing::Always {
+            let segment = Namespace::open(&id.namespace(topology::SEGMENT))?;
+            ground.capture_beside(&segment, topology::SEGMENT_BRIDGE)?;
+        }
+        let peer = |(name, number): (&str, u16)| format!("{name}={}", topology::number_v4(10 + number));
+        let peers: Vec<String> = topology.nodes().map(peer).collect();
+        let nodes = topology.nodes().map(|(name, number)| Node::new(&ground, name, number, &manifests, &peers));
+        let nodes = nodes.collect::<Result<_>>()?;
+        let (name, number) = topology::CLIENT;
+        let client = station(&ground, name, number, &ground.cgroup.join(name))?;
+        Ok(Self { nodes, client, manifests, ground })
+    }
+
+    /// The name under which its namespaces, control groups and pins are found.
+    #[must_use]
+    pub fn id(&self) -> LabId {
+        self.ground.id
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    ///
+    /// Where the topology has no such node.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a test that names a node that it did not make cannot go on")]
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes.iter().find(|node| node.name() == name).unwrap_or_else(|| panic!("the lab has no node {name}"))
+    }
+
+    /// All nodes, in order of their names.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The host on the segment that is no node.
+    #[must_use]
+    pub fn client(&self) -> &Place {
+        &self.client
+    }
+
+    /// The directory of manifests that the daemons of all nodes read; empty at first.
+    #[must_use]
+    pub fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
+    /// The folder of logs and state.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.ground.folder
+    }
+
+    /// The node that has this hardware address.
+    #[must_use]
+    pub fn node_of(&self, mac: Mac) -> Option<&Node> {
+        self.nodes.iter().find(|node| Mac::of(node.host().v4()) == mac)
+    }
+
+    /// The node that has this address on the segment.
+    #[must_use]
+    pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
+        self.nodes.iter().find(|node| {
+            let host = node.host();
+            [IpAddr::from(host.v4()), IpAddr::from(host.v6())].contains(&address)
+        })
+    }
+
+    /// Writes a manifest as editors and ConfigMap mounts do: whole, by a rename.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn apply(&self, file: &str, text: &str) -> Result<()> {
+        let (temporary, path) = (self.manifests.join(format!(".{file}.new")), self.manifests.join(file));
+        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+        written.with_context(|| format!("could not write {}", path.display()))
+    }
+
+    /// Removes a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not there.
+    pub fn delete(&self, file: &str) -> Result<()> {
+        fs::remove_file(self.manifests.join(file)).with_context(|| format!("could not remove {file}"))
+    }
+
+    /// Keeps the folder with logs, captures and dumps, for a caller that fails without a panic.
+    pub fn keep_evidence(&self) {
+        self.ground.fail();
+    }
+
+    /// Leaves the lab running until Ctrl-C or SIGTERM, which then end this process with this code.
+    pub fn run_until_interrupted(&self, code: u8) -> ! {
+        interrupt::exit_with(code);
+        interrupt::wait()
+    }
+}
+
+/// A place on the segment.
+pub(crate) fn station(ground: &Ground, name: &str, number: u16, cgroup: &Path) -> Result<Place> {
+    fs::create_dir_all(cgroup).with_context(|| format!("could not make {}", cgroup.display()))?;
+    Ok(Place::new(Parts {
+        name: name.to_owned(),
+        namespace: Namespace::open(&ground.id.namespace(name))?,
+        cgroup: cgroup.to_owned(),
+        v4: topology::number_v4(number),
+        v6: topology::number_v6(number),
+        folder: ground.folder.clone(),
+        evidence: ground.evidence.clone(),
+    }))
+}
+
+/// Parameters, links and addresses; namespaces are set up side by side.
+fn set_up(id: LabId, topology: Topology) -> Result<()> {
+    each_at_once(topology.stations().map(|(name, _)| name).chain([topology::SEGMENT]), |name| {
+        let namespace = Namespace::open(&id.namespace(name))?;
+        namespace.set_parameters(topology::PARAMETERS)?;
+        match name {
+            topology::SEGMENT => namespace.set_parameters(topology::SEGMENT_PARAMETERS),
+            name if name == topology::CLIENT.0 => Ok(()),
+            _ => namespace.set_parameters(topology::NODE_PARAMETERS),
+        }
+    })?;
+    ip::batch(None, &topology.links(|place| id.namespace(place)))?;
+    let segment = (topology::SEGMENT, topology.segment());
+    let client = (topology::CLIENT.0, topology::station(topology::CLIENT.1));
+    let nodes = topology.nodes().map(|(name, number)| (name, topology.node(number)));
+    each_at_once([segment, client].into_iter().chain(nodes), |(place, lines)| {
+        ip::batch(Some(&id.namespace(place)), &lines)
+    })?;
+    let ports: Vec<&str> = topology.stations().map(|(name, _)| name).collect();
+    Namespace::open(&id.namespace(topology::SEGMENT))?.wait_running(&ports)?;
+    each_at_once(ports.into_iter(), |place| Namespace::open(&id.namespace(place))?.wait_running(&["eth0"]))
+}
+
+/// Does the work for every item on a thread of its own; the first failure counts.
+fn each_at_once<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let work = &work;
+        let started: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
+        started.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("the set-up panicked"))?)
+    })
+}

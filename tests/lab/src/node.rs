@@ -1,0 +1,175 @@
+//! A node of the lab: its host, its pods, and what keeps it apart from the other nodes on the same kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::capture::Evidence;
+use crate::daemon::{Daemon, Program};
+use crate::ground::Ground;
+use crate::identity::LabId;
+use crate::ip;
+use crate::lab;
+use crate::namespace::Namespace;
+use crate::place::{Parts, Place};
+use crate::topology;
+
+/// The longest name of a device.
+const DEVICE_NAME: usize = 15;
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    id: LabId,
+    host: Place,
+    number: u16,
+    folder: PathBuf,
+    cgroup_root: PathBuf,
+    bpffs: PathBuf,
+    state_dir: PathBuf,
+    manifests: PathBuf,
+    /// `NAME=ADDRESS` of every node of the lab.
+    peers: Vec<String>,
+    evidence: Arc<Evidence>,
+    next_pod: AtomicU16,
+}
+
+impl Node {
+    pub(crate) fn new(ground: &Ground, name: &str, number: u16, manifests: &Path, peers: &[String]) -> Result<Self> {
+        let cgroup_root = ground.cgroup.join(name);
+        let (bpffs, state_dir) = (ground.pins.join(name), ground.folder.join(format!("{name}-state")));
+        for folder in [&cgroup_root, &bpffs, &state_dir] {
+            fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+        }
+        Ok(Self {
+            id: ground.id,
+            host: lab::station(ground, name, 10 + number, &cgroup_root.join("host"))?,
+            number,
+            folder: ground.folder.clone(),
+            cgroup_root,
+            bpffs,
+            state_dir,
+            manifests: manifests.to_owned(),
+            peers: peers.to_owned(),
+            evidence: ground.evidence.clone(),
+            next_pod: AtomicU16::new(topology::FIRST_POD),
+        })
+    }
+
+    /// `node-a`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    /// Its host network.
+    #[must_use]
+    pub fn host(&self) -> &Place {
+        &self.host
+    }
+
+    /// The networks of its pods, IPv4 first.
+    #[must_use]
+    pub fn pod_cidrs(&self) -> [String; 2] {
+        topology::pod_cidrs(self.number)
+    }
+
+    /// The control group over its host's and its pods' processes.
+    #[must_use]
+    pub fn cgroup_root(&self) -> &Path {
+        &self.cgroup_root
+    }
+
+    /// Where its agent pins.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// Where its daemons keep their state.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Makes a pod. Each node numbers its pods from 11: the first has the addresses `10.244.NODE.11` and
+    /// `fd00:10:244:NODE::11`.
+    ///
+    /// # Errors
+    ///
+    /// Where the name is in use, or the node has 200 pods.
+    pub fn add_pod(&self, name: &str) -> Result<Place> {
+        let pod = self.next_pod.fetch_add(1, Ordering::Relaxed);
+        ensure!(pod < topology::FIRST_POD + 200, "{} has no address left", self.name());
+        let (inside, host) = (self.id.namespace(name), self.host.namespace());
+        let port: String = format!("v-{name}").chars().take(DEVICE_NAME).collect();
+        ip::batch(None, &[format!("netns add {inside}")])?;
+        let namespace = Namespace::open(&inside)?;
+        namespace.set_parameters(topology::PARAMETERS)?;
+        ip::batch(None, &[topology::pod_link(self.number, pod, &inside, &port, host)])?;
+        ip::batch(Some(&inside), &topology::pod(self.number, pod))?;
+        ip::batch(Some(host), &[format!("link set {port} master cni0 up")])?;
+        namespace.wait_running(&["eth0"])?;
+        self.host.network().wait_running(&[&port, "cni0"])?;
+        let cgroup = self.cgroup_root.join(name);
+        fs::create_dir(&cgroup).with_context(|| format!("could not make {}", cgroup.display()))?;
+        Ok(Place::new(Parts {
+            name: name.to_owned(),
+            namespace,
+            cgroup,
+            v4: topology::pod_v4(self.number, pod),
+            v6: topology::pod_v6(self.number, pod),
+            folder: self.folder.clone(),
+            evidence: self.evidence.clone(),
+        }))
+    }
+
+    /// The command of a daemon on this node, with the flags that every lab needs; more may be added.
+    ///
+    /// # Errors
+    ///
+    /// Where the program has not been built.
+    pub fn command(&self, program: Program) -> Result<Command> {
+        let mut command = program.command()?;
+        command.arg("--manifests").arg(&self.manifests).args(["--node-name", self.name()]);
+        command.arg("--state-dir").arg(&self.state_dir).args(["--metrics-addr", &program.address().to_string()]);
+        match program {
+            Program::Agent => {
+                command.arg("--cgroup-root").arg(&self.cgroup_root).arg("--bpffs").arg(&self.bpffs);
+                command.args(["--device", "eth0"]);
+            }
+            Program::Ingress => {
+                command.args(["--http", "[::]:80", "--https", "[::]:443"]);
+            }
+            Program::Speaker => {
+                command.args(["--interface", "eth0"]);
+                for peer in &self.peers {
+                    command.args(["--peer", peer]);
+                }
+            }
+        }
+        Ok(command)
+    }
+
+    /// Starts a daemon with the flags that every lab needs. It is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn start(&self, program: Program) -> Result<Daemon> {
+        self.start_with(program, self.command(program)?)
+    }
+
+    /// Starts a daemon by a command from [`command`](Self::command) that was added to.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn start_with(&self, program: Program, command: Command) -> Result<Daemon> {
+        Daemon::start(&self.host, program, command)
+    }
+}

@@ -1,0 +1,130 @@
+//! New TCP connections at a steady rate, while something happens to the node that they pass.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::answer::{self, Answer, micros};
+use super::running;
+
+/// The flags of `probe load`.
+#[derive(Args, Debug)]
+pub struct LoadFlags {
+    /// Where to connect to
+    address: SocketAddr,
+    /// New connections a second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// How long a connection may take from its start to the greeting, in milliseconds
+    #[arg(long, default_value_t = 5000, value_name = "MS")]
+    timeout: u64,
+}
+
+/// What the connections came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// How many got a greeting.
+    pub answered: u64,
+    /// How many did not.
+    pub failed: u64,
+    /// Who greeted, how often.
+    pub names: BTreeMap<String, u64>,
+    /// What failed, how often.
+    pub errors: BTreeMap<String, u64>,
+    /// The slowest greeting, in microseconds.
+    pub slowest_us: u64,
+    /// The longest time without a greeting, in microseconds.
+    pub longest_gap_us: u64,
+}
+
+impl LoadReport {
+    fn take(&mut self, outcome: Result<String, String>, took: Duration) {
+        match outcome {
+            Ok(name) => {
+                self.answered += 1;
+                *self.names.entry(name).or_default() += 1;
+                self.slowest_us = self.slowest_us.max(micros(took));
+            }
+            Err(error) => {
+                self.failed += 1;
+                *self.errors.entry(error).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// One connection's end.
+struct Finished {
+    outcome: Result<String, String>,
+    started: Instant,
+    ended: Instant,
+}
+
+pub(super) fn run(flags: &LoadFlags) -> Result<LoadReport> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let ended = running::standard_input_ends();
+    println!("{}", running::STARTED);
+    runtime.block_on(async {
+        let (sender, mut finished) = channel(1024);
+        let needed = move || ended.recv_timeout(Duration::ZERO) == Err(running::STILL_OPEN);
+        tokio::spawn(connections(flags.address, flags.rate, Duration::from_millis(flags.timeout), sender, needed));
+        let (mut report, mut last) = (LoadReport::default(), None::<Instant>);
+        // Ends when the last connection has dropped its sender. In order of their ends, so gaps are seen.
+        while let Some(Finished { outcome, started, ended }) = finished.recv().await {
+            if outcome.is_ok() {
+                let gap = last.replace(ended).map_or(Duration::ZERO, |last| ended.saturating_duration_since(last));
+                report.longest_gap_us = report.longest_gap_us.max(micros(gap));
+            }
+            report.take(outcome, ended - started);
+        }
+        Ok(report)
+    })
+}
+
+/// Starts connections for as long as they are needed.
+async fn connections(
+    address: SocketAddr,
+    rate: u32,
+    limit: Duration,
+    sender: Sender<Finished>,
+    needed: impl Fn() -> bool,
+) {
+    let mut ticks = interval(Duration::from_secs(1) / rate);
+    // A machine that stood still goes on at the rate, not in a burst.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while needed() {
+        ticks.tick().await;
+        tokio::spawn(connection(address, limit, sender.clone()));
+    }
+}
+
+async fn connection(address: SocketAddr, limit: Duration, sender: Sender<Finished>) {
+    let started = Instant::now();
+    let outcome = match timeout(limit, greeting(address)).await {
+        Ok(Ok(name)) => Ok(name),
+        Ok(Err(error)) => Err(answer::kind(&error.into())),
+        Err(_) => Err("timeout".to_owned()),
+    };
+    // The receiver lives until all senders are gone.
+    let _sent = sender.send(Finished { outcome, started, ended: Instant::now() }).await;
+}
+
+async fn greeting(address: SocketAddr) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(TcpStream::connect(address).await?).read_line(&mut line).await?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut answer = Answer::default();
+    answer.take(line.as_bytes());
+    Ok(answer.outcome())
+}

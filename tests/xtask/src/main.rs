@@ -1,0 +1,55 @@
+//! `cargo xtask`: what a developer or a visitor runs in a fresh clone, from set-up to demo, tests and CI.
+//!
+//! It stands outside both ways through the house: it starts Cargo, apt and the lab, and holds no logic of theirs. Only
+//! anyhow and the BPF toolchain are its dependencies, so that the first command answers within seconds.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod host;
+mod lint;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  setup            install what the build, the demo and the tests need; does nothing where all is there
+  demo [--keep]    build everything, make the lab, show every path working; --keep leaves it running
+  test [ARGS]      build everything and run all tests, with root where they need it; ARGS go to cargo test
+  lint             formatting and clippy, without warnings
+  ci               what .ci/run runs: lint, then test";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let (command, rest) = arguments.split_first().map_or(("help", arguments), |(first, rest)| (first.as_str(), rest));
+    match command {
+        "setup" if rest.is_empty() => setup::run(),
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
+        "lint" if rest.is_empty() => lint::run(),
+        "ci" if rest.is_empty() => lint::ci(),
+        "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("\"{}\" is no command\n\n{USAGE}", arguments.join(" ")),
+    }
+}

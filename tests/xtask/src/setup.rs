@@ -1,0 +1,77 @@
+//! `setup`: brings a machine that has Rust's stable toolchain to where everything builds and runs.
+//!
+//! It asks for each thing before it installs anything, so that a second run takes no time and says nothing. It installs
+//! Debian packages and `bpf-linker`; where there is no apt it names what is missing instead.
+
+mod apt;
+mod linker;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use roadstead_toolchain::{Host, LINKER_LLVM, Linker, find_compiler};
+
+use crate::host;
+
+/// What the lab calls and what crates with C code are built with: package, and what it is for.
+const BASE_PACKAGES: [(&str, &str); 5] = [
+    ("ca-certificates", "downloads over TLS"),
+    ("gcc", "C parts of ring and mimalloc, linking"),
+    ("libc6-dev", "headers of the C library"),
+    ("make", "builds of C dependencies"),
+    ("iproute2", "the lab's namespaces and devices"),
+];
+
+/// A compiler for the BPF target where rustup has none.
+const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
+
+/// `cargo xtask setup`.
+pub(crate) fn run() -> Result<()> {
+    let installed = install()?;
+    let lacks = host::lacks();
+    if !lacks.is_empty() {
+        bail!("the demo and the tests need, beyond what can be installed:\n  {}", lacks.join("\n  "));
+    }
+    if !installed {
+        println!("setup: everything is there");
+    }
+    Ok(())
+}
+
+/// Installs what is missing; tells whether anything was. Says nothing where nothing is.
+pub(crate) fn install() -> Result<bool> {
+    let host = Host::from_environment();
+    let linker = linker::fitting(&host);
+    // Whether a compiler fits depends on the linker's LLVM; a missing linker is about to be the recipe's.
+    let planned = linker.clone().unwrap_or_else(|| Linker { path: "bpf-linker".into(), llvm: LINKER_LLVM });
+    let compiler = find_compiler(&host, &planned);
+    let mut packages: Vec<&str> = BASE_PACKAGES.iter().map(|(package, _)| *package).collect();
+    if compiler.is_err() && host.named_rustc.is_none() {
+        packages.extend(COMPILER_PACKAGES);
+    }
+    if linker.is_none() {
+        packages.extend(linker::BUILD_PACKAGES);
+    }
+    let mut installed = apt::install(&packages)?;
+    let linker = match linker {
+        Some(linker) => linker,
+        None => {
+            installed = true;
+            linker::install(&host)?
+        }
+    };
+    if compiler.is_err() {
+        // Now there must be one; if not, the error names each compiler and what is wrong with it.
+        find_compiler(&host, &linker)?;
+    }
+    Ok(installed)
+}
+
+/// Shows one step and how long it took.
+fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("setup: {what}");
+    let start = Instant::now();
+    work()?;
+    eprintln!("setup: done in {} s", start.elapsed().as_secs());
+    Ok(())
+}

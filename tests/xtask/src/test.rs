@@ -1,0 +1,109 @@
+//! `test`: sets the machine up, builds the daemons, runs every test and counts.
+//!
+//! Tests are built by the user and run by root, who alone may make namespaces and load programs: Cargo starts each test
+//! program through `sudo`. The daemons come from the same profile, so that nothing is built twice.
+
+use std::env;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::tally::{self, Tally};
+use crate::{host, process, setup, workspace};
+
+/// How many tests may be skipped on the CI machine.
+const SKIPS_FILE: &str = "tests/suite/skips.txt";
+
+/// `cargo xtask test [ARGS]`; the arguments take the place of "all of the workspace".
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    setup::install()?;
+    for lack in host::lacks() {
+        eprintln!("test: this host lacks {lack}; tests that need it are skipped");
+    }
+    workspace::build_programs()?;
+    let (tally, finished) = run_tests(&mut command(arguments)?)?;
+    if finished && tally.results == 0 {
+        bail!("no test ran");
+    }
+    println!();
+    for name in &tally.failures {
+        println!("failed: {name}");
+    }
+    println!("{tally}");
+    if !finished || tally.failed > 0 {
+        bail!("tests failed");
+    }
+    // Elsewhere a developer's kernel or rights may lack something; on the CI machine nothing may fall away unseen.
+    if env::var_os("CI").is_some_and(|value| !value.is_empty()) && arguments.is_empty() {
+        check_skips(tally.skipped())?;
+    }
+    Ok(())
+}
+
+fn command(arguments: &[String]) -> Result<Command> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--profile", workspace::PROFILE, "--no-fail-fast"]);
+    if arguments.is_empty() {
+        command.arg("--workspace");
+    }
+    // Our own flags to the test programs may follow the user's.
+    let (to_cargo, to_tests) = match arguments.iter().position(|argument| argument == "--") {
+        Some(at) => arguments.split_at(at),
+        None => (arguments, [].as_slice()),
+    };
+    command.args(to_cargo).args(["--", "--show-output"]).args(to_tests.iter().skip(1));
+    command.env("ROADSTEAD_BIN_DIR", workspace::program_dir()).env("PATH", workspace::path_with_sbin());
+    if !host::is_root() && host::has_sudo() {
+        command.env(runner_variable()?, "sudo -E");
+    }
+    Ok(command)
+}
+
+/// Runs the tests, shows their lines as they come, counts results and skips. False where Cargo ends with an error.
+fn run_tests(command: &mut Command) -> Result<(Tally, bool)> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("could not start {}", process::shown(command)))?;
+    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    let stderr = child.stderr.take().context("cargo has no standard error")?;
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        // What a test's own threads and processes write is not captured by the harness and arrives here.
+        let uncaptured = scope.spawn(|| {
+            let mut skips = 0;
+            process::each_line(stderr, |line| {
+                eprintln!("{line}");
+                skips += usize::from(tally::is_skip(line));
+            });
+            skips
+        });
+        process::each_line(stdout, |line| {
+            if tally.take(line) {
+                println!("{line}");
+            }
+        });
+        tally.said_skipped += uncaptured.join().unwrap_or_default();
+    });
+    Ok((tally, child.wait()?.success()))
+}
+
+/// Cargo's variable for the program that starts test programs on this host.
+fn runner_variable() -> Result<String> {
+    let version = process::answer(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()), &["-vV"]);
+    let host = version.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
+    let host = host.context("rustc does not tell its host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
+}
+
+fn check_skips(skipped: usize) -> Result<()> {
+    let file = workspace::root().join(SKIPS_FILE);
+    let text = fs::read_to_string(&file).with_context(|| format!("could not read {SKIPS_FILE}"))?;
+    let allowed: usize = text.trim().parse().with_context(|| format!("{SKIPS_FILE} holds no number"))?;
+    if skipped > allowed {
+        bail!(
+            "{skipped} tests were skipped, {SKIPS_FILE} allows {allowed}: mend the reason, or raise the number in review"
+        );
+    }
+    Ok(())
+}

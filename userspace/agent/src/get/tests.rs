@@ -1,0 +1,151 @@
+//! What `get` prints for a small directory.
+
+use clap::Parser as _;
+
+use super::*;
+
+const MANIFESTS: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.9
+  selector: {app: web}
+  ports: [{name: http, port: 80, nodePort: 30080}, {name: dns, port: 53, protocol: UDP, nodePort: 30053}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: other}
+spec: {type: ExternalName, externalName: example.org}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, labels: {app: web}}
+status: {podIP: 10.1.0.5}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: roadstead
+  tls: [{hosts: [shop.example], secretName: shop}]
+  rules:
+  - host: shop.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDR: 10.1.0.0/24}
+status: {addresses: [{type: InternalIP, address: 192.0.2.11}]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: lan, namespace: default}
+spec: {addresses: [192.0.2.100-192.0.2.110]}
+";
+
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    get: GetFlags,
+}
+
+fn get(arguments: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), MANIFESTS).unwrap();
+    let flags = ["--manifests", folder.path().to_str().unwrap(), "--state-dir", folder.path().to_str().unwrap()];
+    let flags = Cli::try_parse_from(["get"].into_iter().chain(arguments.split(' ')).chain(flags)).unwrap().get;
+    let snapshot = roadstead_sources::load(&flags.source.manifests, &flags.source.options());
+    assert_eq!(snapshot.problems, []);
+    let mut out = Vec::new();
+    print(&flags, rows::all(flags.kind, &snapshot, 0), &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn tables_are_those_of_kubectl() {
+    let cases = [
+        (
+            "svc",
+            "NAME   TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)                     AGE\n\
+             web    LoadBalancer   10.96.0.9    <pending>     80:30080/TCP,53:30053/UDP   <unknown>\n",
+        ),
+        (
+            "services -n other",
+            "NAME    TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)   AGE\n\
+             alias   ExternalName   <none>       example.org   <none>    <unknown>\n",
+        ),
+        (
+            "endpoints -A -o wide",
+            "NAMESPACE   NAME   ENDPOINTS                   AGE         SLICES            NODES\n\
+             default     web    10.1.0.5:53,10.1.0.5:80   <unknown>   web-pods-ipv4-1   <none>\n",
+        ),
+        (
+            "ingress",
+            "NAME   CLASS       HOSTS          ADDRESS   PORTS     AGE\n\
+             shop   roadstead   shop.example             80, 443   <unknown>\n",
+        ),
+        ("nodes n1", "NAME   INTERNAL-IP   EXTERNAL-IP   AGE\nn1     192.0.2.11    <none>        <unknown>\n"),
+        (
+            "pools lan",
+            "NAME   AUTO ASSIGN   AVOID BUGGY IPS   ADDRESSES\n\
+             lan    true          false             [\"192.0.2.100-192.0.2.110\"]\n",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let found = get(arguments);
+        if arguments.starts_with("endpoints") {
+            let mut found = words(&found);
+            for cell in &mut found {
+                let mut parts: Vec<_> = cell.split(',').map(str::to_owned).collect();
+                parts.sort();
+                *cell = parts.join(",");
+            }
+            assert_eq!(found, words(expected), "{arguments}");
+        } else {
+            assert_eq!(found, expected, "{arguments}");
+        }
+    }
+}
+
+#[test]
+fn objects_are_those_of_the_api() {
+    let service: Value = serde_json::from_str(&get("svc web -o json")).unwrap();
+    assert_eq!(service["kind"], "Service");
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], 80);
+    assert_eq!(service["spec"]["clusterIPs"], json!(["10.96.0.9"]));
+    assert_eq!(service["status"], json!({"loadBalancer": {}}));
+    let list: Value = serde_json::from_str(&get("svc -A -o json")).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    let none: Value = serde_json::from_str(&get("svc -n empty -o json")).unwrap();
+    assert_eq!(none["items"], json!([]));
+    assert!(
+        get("ing shop -o yaml").contains("- host: shop.example\n    http:\n      paths:\n      - pathType: Prefix\n")
+    );
+}
+
+#[test]
+fn ages_are_kubectls() {
+    let cases = [
+        (5, "5s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (3600, "60m"),
+        (3 * 3600, "3h"),
+        (3 * 3600 + 300, "3h5m"),
+        (47 * 3600, "47h"),
+        (49 * 3600, "2d1h"),
+        (10 * 86_400, "10d"),
+        (800 * 86_400, "2y70d"),
+        (4000 * 86_400, "10y"),
+    ];
+    for (seconds, expected) in cases {
+        assert_eq!(rows::age(Some(1000), 1000 + seconds), expected, "{seconds}");
+    }
+    assert_eq!(rows::age(None, 0), "<unknown>");
+    assert_eq!(rows::age(Some(10), 0), "0s");
+}

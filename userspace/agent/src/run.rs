@@ -1,0 +1,77 @@
+//! `roadstead run`: the daemon's loop. Stopping leaves every program attached; the next start continues.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use roadstead_sources as sources;
+use roadstead_telemetry::{self as telemetry, Health, Shutdown};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::{agent::Agent, flags::RunFlags, metrics::Metrics};
+
+const TICK: Duration = Duration::from_secs(1);
+const COLLECT: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
+    telemetry::init_logging(&flags.telemetry);
+    let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::register(&registry).context("cannot register metrics")?;
+    let health = Health::new(registry);
+    let server = match flags.telemetry.metrics_addr {
+        Some(addr) => Some(
+            telemetry::serve(addr, health.clone(), shutdown.clone())
+                .with_context(|| format!("cannot serve metrics on {addr}"))?,
+        ),
+        None => None,
+    };
+    warn_unless_forwarding();
+
+    let source = sources::start(&flags.source)?;
+    let mut snapshots = source.snapshots();
+    let mut agent = Agent::load(flags, metrics)?;
+    let first = snapshots.borrow_and_update().clone();
+    // A program must not meet a half-filled map. Programs of an earlier agent serve on meanwhile.
+    anyhow::ensure!(agent.apply(first), "the first snapshot could not be programmed");
+    agent.attach()?;
+    health.set_ready(true);
+    info!("serving");
+
+    let (mut tick, mut collect) = (interval(TICK), interval(COLLECT));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    collect.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.wait() => break,
+            changed = snapshots.changed() => {
+                changed.context("the source of manifests has stopped")?;
+                let snapshot = snapshots.borrow_and_update().clone();
+                agent.apply(snapshot);
+            }
+            _ = tick.tick() => agent.tick(),
+            _ = collect.tick() => agent.collect(),
+        }
+    }
+    source.stop().await;
+    if let Some(server) = server {
+        // The task ends with the shutdown; one that panicked has nothing left to lose.
+        let _ = server.await;
+    }
+    info!("stopped; programs stay attached and keep forwarding");
+    Ok(())
+}
+
+/// Without forwarding the kernel drops what the programs hand on; kube-proxy leaves the switch to the node's set-up,
+/// and so do we.
+fn warn_unless_forwarding() {
+    for (family, path) in
+        [("IPv4", "/proc/sys/net/ipv4/ip_forward"), ("IPv6", "/proc/sys/net/ipv6/conf/all/forwarding")]
+    {
+        let on = std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
+        if !on {
+            warn!(family, path, "forwarding is off: Services reach no pods from the network; write 1 to the path");
+        }
+    }
+}

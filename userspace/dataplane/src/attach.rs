@@ -1,0 +1,167 @@
+//! Attaching programs by links, and pinning the links: first attachments, replacements, devices that come and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions,
+};
+use nix::net::if_::if_nametoindex;
+
+use crate::{
+    conntrack,
+    load::{LoadError, Programs, UPLINK_PROGRAMS},
+    maps::{FlowMaps, MapError},
+    syscall,
+};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The devices that carry the uplink programs.
+#[derive(Debug, Default)]
+pub struct Uplinks(BTreeMap<u32, String>);
+
+impl Uplinks {
+    /// Names of the devices.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(String::as_str)
+    }
+
+    /// Attaches to the devices that have come, forgets those that have gone; an earlier agent's too.
+    ///
+    /// # Errors
+    /// The first failure; every other device has been seen to.
+    pub fn follow(
+        &mut self,
+        programs: &mut Programs,
+        flows: &mut FlowMaps,
+        devices: &BTreeSet<String>,
+    ) -> Result<bool, LoadError> {
+        let mut wanted = BTreeMap::new();
+        for name in devices {
+            // A device may vanish between the listing and here; the next look will tell.
+            if let Ok(index) = if_nametoindex(name.as_str()) {
+                wanted.insert(index, name.clone());
+            }
+        }
+        let changed = wanted != self.0;
+        let mut outcome = Ok(());
+        // All indexes first: a flow that begins before its backend's uplink is known would be taken for a local one.
+        for index in wanted.keys().filter(|index| !self.0.contains_key(index)) {
+            outcome = outcome.and(put_uplink(flows, *index).map_err(LoadError::from));
+        }
+        for (index, name) in &wanted {
+            if !self.0.contains_key(index)
+                && let Err(error) = programs.attach_uplink(*index, name)
+            {
+                outcome = outcome.and(Err(error));
+                continue;
+            }
+            self.0.insert(*index, name.clone());
+        }
+        for index in programs.pinned_uplinks().difference(&wanted.keys().copied().collect()) {
+            programs.detach_uplink(*index);
+            // The map holds what was attached; a stale index only means that a backend behind it counts as remote.
+            let _ = flows.uplinks.remove(index);
+            outcome = outcome.and(conntrack::forget_device(flows, *index).map(drop).map_err(LoadError::from));
+            self.0.remove(index);
+        }
+        outcome.map(|()| changed)
+    }
+}
+
+fn put_uplink(flows: &mut FlowMaps, index: u32) -> Result<(), MapError> {
+    flows.uplinks.insert(index, 1, 0).map_err(|source| MapError {
+        map: roadstead_abi::map_names::UPLINKS,
+        operation: "write",
+        source: Box::new(source),
+    })
+}
+
+impl Programs {
+    fn attach_uplink(&mut self, index: u32, device: &str) -> Result<(), LoadError> {
+        // Egress first: an answer must not leave untranslated.
+        for name in UPLINK_PROGRAMS.iter().rev() {
+            self.attach_uplink_program(name, index, device).map_err(|source| LoadError::Attach {
+                name: (*name).to_owned(),
+                to: device.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn detach_uplink(&self, index: u32) {
+        for name in UPLINK_PROGRAMS {
+            // Gone with the device, or never pinned.
+            let _ = std::fs::remove_file(self.uplink_pin(name, index));
+        }
+    }
+
+    /// The devices, by index, that this agent or an earlier one has pinned a program for.
+    fn pinned_uplinks(&self) -> BTreeSet<u32> {
+        // A folder that cannot be read lets nothing go; attaching has told why.
+        let pins = std::fs::read_dir(self.pins.links()).into_iter().flatten().flatten();
+        let names = pins.filter_map(|pin| pin.file_name().into_string().ok());
+        let index = |name: String| {
+            let (program, index) = name.rsplit_once('-')?;
+            if UPLINK_PROGRAMS.contains(&program) { index.parse().ok() } else { None }
+        };
+        names.filter_map(index).collect()
+    }
+
+    /// Pins are named by index: names may hold dots, which the BPF file system refuses.
+    fn uplink_pin(&self, name: &str, index: u32) -> PathBuf {
+        self.pins.links().join(format!("{name}-{index}"))
+    }
+
+    fn attach_uplink_program(&mut self, name: &str, index: u32, device: &str) -> Result<(), BoxError> {
+        let pin = self.uplink_pin(name, index);
+        let program: &mut SchedClassifier = self.ebpf.program_mut(name).ok_or("no such program")?.try_into()?;
+        if replace(&pin, program.fd()?.as_fd())? {
+            return Ok(());
+        }
+        let direction = if name == "uplink_in" { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(device, direction, options)?;
+        let link: FdLink = program.take_link(id)?.try_into()?;
+        link.pin(&pin)?;
+        Ok(())
+    }
+
+    /// The pin is named by the cgroup too: one on another cgroup is not this one's.
+    pub(crate) fn attach_socket_program(&mut self, name: &str, cgroup: &File) -> Result<(), BoxError> {
+        let pin = self.pins.links().join(format!("{name}-{}", cgroup.metadata()?.ino()));
+        let program: &mut CgroupSockAddr = self.ebpf.program_mut(name).ok_or("no such program")?.try_into()?;
+        if replace(&pin, program.fd()?.as_fd())? {
+            return Ok(());
+        }
+        let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+        let link: FdLink = program.take_link(id)?.try_into()?;
+        link.pin(&pin)?;
+        Ok(())
+    }
+}
+
+/// Puts the program into the pinned link, if there is one that is still attached; a dead pin is removed.
+fn replace(pin: &Path, program: BorrowedFd<'_>) -> io::Result<bool> {
+    let link = match syscall::open_pinned(pin) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if syscall::update_link(link.as_fd(), program).is_ok() {
+        return Ok(true);
+    }
+    // The device or cgroup that it was attached to is gone.
+    std::fs::remove_file(pin)?;
+    Ok(false)
+}

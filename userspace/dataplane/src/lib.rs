@@ -1,0 +1,27 @@
+//! The control side of the BPF programs: it loads, attaches and pins them, and brings their maps to the desired state.
+//!
+//! On the configuration's way it stands behind `model`: [`frontends::compile`] decides every Service's endpoint sets,
+//! [`reconcile::Reconciler`] compares them with what the maps hold and writes the difference. On the packet's way it
+//! stands nowhere: the programs run without it. It is the only crate that names aya, and it watches no files and no API
+//! server.
+
+#![deny(unsafe_code)]
+
+pub mod addresses;
+pub mod attach;
+pub mod cleanup;
+pub mod conntrack;
+pub mod counters;
+pub mod dump;
+pub mod frontends;
+mod ids;
+pub mod load;
+pub mod maps;
+mod object;
+pub mod pins;
+pub mod reconcile;
+mod slots;
+mod syscall;
+pub mod testrun;
+
+pub use syscall::netns_cookie;

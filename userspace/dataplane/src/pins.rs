@@ -1,0 +1,135 @@
+//! Where maps and links are pinned: `<bpffs>/v<ABI version>/{maps,links}`.
+//!
+//! Pins keep the data plane running without the agent. Two ABI versions never share a folder, so a map is never opened
+//! with another layout.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use nix::{mount, sys::statfs};
+use roadstead_abi::ABI_VERSION;
+
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
+
+/// The folders of one agent's pins.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    version: PathBuf,
+}
+
+/// Why pins cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// No BPF file system there.
+    #[error("{} is not on a BPF file system: mount one with \"mount -t bpf bpf /sys/fs/bpf\"", .0.display())]
+    NotBpffs(PathBuf),
+    /// A folder could not be made or removed.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+impl Pins {
+    /// The folders below `root` (`--bpffs`), made where they are missing; a BPF file system is mounted at
+    /// `/sys/fs/bpf` if the root is below it and nothing is mounted there.
+    ///
+    /// # Errors
+    /// When `root` is not on a BPF file system, or a folder cannot be made.
+    pub fn open(root: &Path) -> Result<Self, PinsError> {
+        let standard = Path::new("/sys/fs/bpf");
+        if root.starts_with(standard) && !is_bpffs(standard) {
+            // Failing shows below, with a sentence that says what to do.
+            let _ = mount::mount(Some("bpf"), standard, Some("bpf"), mount::MsFlags::empty(), None::<&str>);
+        }
+        let nearest = root.ancestors().find(|path| path.exists()).unwrap_or(root);
+        if !is_bpffs(nearest) {
+            return Err(PinsError::NotBpffs(root.to_path_buf()));
+        }
+        let pins = Self::at(root);
+        for folder in [pins.maps(), pins.links()] {
+            std::fs::create_dir_all(&folder).map_err(|source| PinsError::Io { path: folder, source })?;
+        }
+        Ok(pins)
+    }
+
+    /// The same folders, whether they are there or not.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), version: root.join(format!("v{ABI_VERSION}")) }
+    }
+
+    /// The folder of pinned maps.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.version.join("maps")
+    }
+
+    /// The folder of pinned links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.version.join("links")
+    }
+
+    /// Removes what agents of other ABI versions have pinned, once this one's programs are attached.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or removed.
+    pub fn remove_other_versions(&self) -> Result<(), PinsError> {
+        for folder in version_folders(&self.root)? {
+            if folder != self.version {
+                remove_all(&folder)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// Folders that an agent has made: `v` and a number. Whatever else is there is somebody else's.
+fn version_folders(root: &Path) -> Result<Vec<PathBuf>, PinsError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(PinsError::Io { path: root.to_path_buf(), source }),
+    };
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix('v'));
+        name.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_version).collect())
+}
+
+/// Removes what agents of all versions have pinned below `root`, and the folder itself if nobody else's pins are in it.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_versions(root: &Path) -> Result<(), PinsError> {
+    for folder in version_folders(root)? {
+        remove_all(&folder)?;
+    }
+    // Not empty: somebody else's.
+    let _ = std::fs::remove_dir(root);
+    Ok(())
+}
+
+/// Removes a folder of pins and everything in it; a link whose last pin goes is detached.
+///
+/// # Errors
+/// When something cannot be removed. A folder that is not there is no error.
+pub fn remove_all(folder: &Path) -> Result<(), PinsError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| PinsError::Io { path: folder.to_path_buf(), source }),
+    }
+}

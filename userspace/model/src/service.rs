@@ -1,0 +1,162 @@
+//! Services: what clients address.
+//!
+//! Source of the fields' meaning: <https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/>.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{IpFamily, Labels, Metadata, Port, Protocol};
+
+/// One Service, defaults filled in, addresses assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name, labels, annotations, age.
+    pub meta: Metadata,
+    /// `spec.type`.
+    pub kind: ServiceKind,
+    /// `spec.selector`; empty when endpoints come from slices written by hand.
+    pub selector: Labels,
+    /// `spec.clusterIPs`, at most one a family; empty for a headless or `ExternalName` Service.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.ipFamilies`, one or two, the first is the primary one.
+    pub ip_families: Vec<IpFamily>,
+    /// `spec.ports`, names and (protocol, port) pairs unique.
+    pub ports: Vec<ServicePort>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `spec.externalTrafficPolicy`: which endpoints traffic to node ports, LoadBalancer and external addresses may use.
+    pub external_policy: TrafficPolicy,
+    /// `spec.internalTrafficPolicy`: which endpoints traffic to cluster addresses may use.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.sessionAffinity: ClientIP` and its timeout in seconds; `None` is `sessionAffinity: None`.
+    pub affinity_seconds: Option<u32>,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// `spec.trafficDistribution` as written.
+    pub traffic_distribution: Option<String>,
+    /// What only Services of type LoadBalancer carry; for other types its defaults.
+    pub load_balancer: LoadBalancerSpec,
+    /// `status.loadBalancer.ingress`: the addresses that the speaker assigned.
+    pub status: Vec<LoadBalancerIngress>,
+}
+
+impl Service {
+    /// A Service that has no address of its own: clients resolve its endpoints or another name by DNS.
+    #[must_use]
+    pub fn is_headless(&self) -> bool {
+        self.cluster_ips.is_empty()
+    }
+
+    /// The addresses of `status.loadBalancer` that this node must capture: those without an address are host names,
+    /// those with `ipMode: Proxy` are served by somebody else's box (KEP-1860).
+    pub fn captured_ips(&self) -> impl Iterator<Item = IpAddr> {
+        let balanced = self.kind == ServiceKind::LoadBalancer;
+        self.status.iter().filter(move |entry| balanced && entry.mode == IngressIpMode::Vip).map(|entry| entry.ip)
+    }
+
+    /// The port with this number, or by this name.
+    #[must_use]
+    pub fn port_named(&self, name: &str) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+}
+
+/// `spec.type` of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Reachable at its cluster address only.
+    ClusterIp,
+    /// Also at a port of every node.
+    NodePort,
+    /// Also at addresses from a pool.
+    LoadBalancer,
+    /// A DNS alias; nothing is programmed for it.
+    ExternalName(String),
+}
+
+impl ServiceKind {
+    /// The word in `spec.type`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::ExternalName(_) => "ExternalName",
+        }
+    }
+}
+
+/// One entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty where the Service has a single unnamed port.
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The port on the Service's addresses.
+    pub port: Port,
+    /// The port of the endpoints; a slice's own port number goes before it.
+    pub target: TargetPort,
+    /// The port on every node; `None` for cluster-internal Services and where allocation is switched off.
+    pub node_port: Option<Port>,
+    /// `appProtocol`, such as `kubernetes.io/h2c`.
+    pub app_protocol: Option<String>,
+}
+
+/// `targetPort`: a number, or the name of a container's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// By number.
+    Number(Port),
+    /// By the name of a pod's container port.
+    Name(String),
+}
+
+/// Which endpoints a kind of traffic may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TrafficPolicy {
+    /// All of them.
+    #[default]
+    Cluster,
+    /// Those on the node that handles the packet.
+    Local,
+}
+
+/// The part of the spec for Services of type LoadBalancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancerSpec {
+    /// `loadBalancerClass`; a class that is not ours leaves the Service to another speaker.
+    pub class: Option<String>,
+    /// Addresses asked for by `loadBalancerIP` or the annotations `metallb.io/loadBalancerIPs`,
+    /// `metallb.universe.tf/loadBalancerIPs`, `roadstead.dev/loadBalancerIPs`.
+    pub requested_ips: Vec<IpAddr>,
+    /// The pool asked for by an annotation `…/address-pool`.
+    pub requested_pool: Option<String>,
+    /// The annotation `…/allow-shared-ip`: Services with the same key may share an address.
+    pub sharing_key: Option<String>,
+    /// `loadBalancerSourceRanges`; empty allows every source.
+    pub source_ranges: Vec<IpNet>,
+    /// `healthCheckNodePort`.
+    pub health_check_node_port: Option<Port>,
+}
+
+/// One address of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerIngress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whether nodes capture it.
+    pub mode: IngressIpMode,
+}
+
+/// `ipMode` (KEP-1860).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IngressIpMode {
+    /// Nodes answer for the address themselves.
+    #[default]
+    Vip,
+    /// A proxy in front of the cluster answers; nodes leave it alone.
+    Proxy,
+}

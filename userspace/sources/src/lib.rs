@@ -1,0 +1,34 @@
+//! From wire objects to the model, and status back: the border of the configuration's way.
+//!
+//! A directory of Kubernetes YAML or JSON is read ([`load`]) or read and watched ([`start`]); what comes out are
+//! snapshots of `roadstead-model` in which names, ports, protocols and addresses are valid and everything is filled in that
+//! an API server would fill in. This is the only crate that names k8s-openapi and the YAML parser. It deliberately
+//! decides nothing about traffic: what is desired is said here, what follows from it elsewhere.
+
+#![forbid(unsafe_code)]
+
+mod assign;
+mod bounds;
+pub mod config;
+mod convert;
+mod document;
+mod files;
+mod findings;
+mod flags;
+mod limits;
+mod locate;
+mod merge;
+mod names;
+mod object;
+mod parse;
+mod pods;
+mod source;
+mod status;
+mod store;
+mod watches;
+
+pub use flags::{LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
+pub use parse::fuzz_manifest;
+pub use source::{Source, SourceError, start};
+pub use status::StatusWriter;
+pub use store::load;

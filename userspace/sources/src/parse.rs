@@ -1,0 +1,257 @@
+//! One file's text to objects and problems; nothing here knows other files.
+
+use std::{path::Path, sync::Arc};
+
+use roadstead_model::{ObjectName, ObjectRef, Place, Problem, Severity};
+use serde_yaml::Value;
+
+use crate::{
+    convert,
+    document::{Complaint, Document, Format, Origin, split},
+    findings::{Finding, Findings},
+    limits,
+    object::{Key, Kind, Parsed},
+};
+
+/// Kinds of MetalLB that a later part brings.
+const LATER: [&str; 4] = ["BGPPeer", "BGPAdvertisement", "BFDProfile", "Community"];
+
+/// What a file gave.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedFile {
+    pub(crate) objects: Vec<Parsed>,
+    pub(crate) problems: Vec<Problem>,
+    /// Objects that the file names but that are not good in this version.
+    pub(crate) broken: Vec<Key>,
+    /// A part of the file could not be read far enough to say what it names.
+    pub(crate) unreadable: bool,
+}
+
+/// Reads a file's content.
+pub(crate) fn parse(file: &Arc<Path>, content: &[u8]) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
+    let text = match std::str::from_utf8(content) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = content.get(..error.valid_up_to()).unwrap_or_default();
+            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            parsed.unreadable(Place { file: file.to_path_buf(), line }, "is not UTF-8");
+            return parsed;
+        }
+    };
+    let json = file.extension().is_some_and(|extension| extension == "json");
+    let format = if json { Format::Json } else { Format::Yaml };
+    let documents = split(file, format, text, limits::DOCUMENTS);
+    if documents.len() > limits::DOCUMENTS {
+        let place = Place { file: file.to_path_buf(), line: 1 };
+        parsed.unreadable(place, &format!("holds more than {} documents", limits::DOCUMENTS));
+        return parsed;
+    }
+    for document in documents {
+        parsed.document(document);
+    }
+    parsed
+}
+
+impl ParsedFile {
+    fn unreadable(&mut self, place: Place, reason: &str) {
+        self.unreadable = true;
+        self.problems.push(problem(Severity::Error, place, None, None, reason));
+    }
+
+    fn document(&mut self, document: Document) {
+        let origin = Origin { document: Arc::new(document), item: None };
+        match origin.document.tree() {
+            Ok(Value::Null) => {}
+            Ok(tree) => self.root(&tree, &origin),
+            Err(complaint) => {
+                self.unreadable = true;
+                self.complain(&origin, None, &complaint);
+            }
+        }
+    }
+
+    /// An object, or a list of them.
+    fn root(&mut self, tree: &Value, origin: &Origin) {
+        let kind = text(tree, "kind").unwrap_or_default();
+        // Other APIs have kinds that end so and are no lists of ours.
+        let ours = |kind: &&str| {
+            let group_of = |version| group(text(tree, "apiVersion").unwrap_or(version)) == group(version);
+            kind.is_empty() || Kind::named(kind).is_some_and(|(_, version)| group_of(version))
+        };
+        let Some(item_kind) = kind.strip_suffix("List").filter(ours) else { return self.object(tree, origin, None) };
+        match tree.get("items") {
+            Some(Value::Sequence(items)) => {
+                // `kind: List` holds objects of any kind; `kind: ServiceList` leaves out what they are.
+                let implied = text(tree, "apiVersion").filter(|_| !item_kind.is_empty());
+                let implied = implied.map(|version| (item_kind, version));
+                for (index, item) in items.iter().enumerate() {
+                    self.object(item, &Origin { item: Some(index), ..origin.clone() }, implied);
+                }
+            }
+            Some(Value::Null) | None => {}
+            Some(_) => {
+                self.unreadable = true;
+                let place = origin.place("items");
+                self.problems.push(problem(Severity::Error, place, None, Some("items"), "is no list"));
+            }
+        }
+    }
+
+    fn object(&mut self, tree: &Value, origin: &Origin, implied: Option<(&str, &str)>) {
+        let kind = text(tree, "kind").or(implied.map(|(kind, _)| kind));
+        let version = text(tree, "apiVersion").or(implied.map(|(_, version)| version));
+        let (Some(kind), Some(version)) = (kind, version) else {
+            self.unreadable = true;
+            let missing = if kind.is_none() { "kind" } else { "apiVersion" };
+            let reason = if tree.is_mapping() { "is missing" } else { "this is no Kubernetes object" };
+            let field = tree.is_mapping().then_some(missing);
+            self.problems.push(problem(Severity::Error, origin.place(""), None, field, reason));
+            return;
+        };
+        let Some((known, expected)) = Kind::named(kind) else { return self.unknown(kind, version, tree, origin) };
+        let metadata = tree.get("metadata");
+        let name = metadata.and_then(|metadata| text(metadata, "name")).unwrap_or_default();
+        let namespace = metadata.and_then(|metadata| text(metadata, "namespace"));
+        let key = Key { kind: known, name: convert::name(known, namespace, name) };
+        if version != expected {
+            // The same kind of another group (Knative's Service, Gateway's ...) is none of ours; another version is.
+            if group(version) == group(expected) || is_old_ingress(known, version) {
+                let reason = format!("{version} is not read, only {expected} is");
+                let place = origin.place("apiVersion");
+                self.problems.push(problem(Severity::Warning, place, Some(&key), Some("apiVersion"), &reason));
+            }
+            return;
+        }
+        if name.is_empty() {
+            self.unreadable = true;
+            let reason = format!("is missing, so this {kind} cannot be told from others");
+            let place = origin.place("metadata.name");
+            self.problems.push(problem(Severity::Error, place, None, Some("metadata.name"), &reason));
+            return;
+        }
+        self.known(key, tree, origin);
+    }
+
+    fn known(&mut self, key: Key, tree: &Value, origin: &Origin) {
+        let mut findings = Findings::default();
+        let converted = convert::convert(key.kind, tree, origin, &mut findings);
+        for finding in &findings.0 {
+            self.problems.push(found(&key, origin, finding));
+        }
+        match converted {
+            Ok(Some(object)) => self.objects.push(Parsed { key, origin: origin.clone(), object }),
+            Ok(None) => self.broken.push(key),
+            Err(complaint) => {
+                self.complain(origin, Some(&key), &complaint);
+                self.broken.push(key);
+            }
+        }
+    }
+
+    fn unknown(&mut self, kind: &str, version: &str, tree: &Value, origin: &Origin) {
+        if kind == "List" && origin.item.is_some() {
+            self.unreadable = true;
+            let reason = "a list inside a list is not read";
+            self.problems.push(problem(Severity::Error, origin.place("kind"), None, Some("kind"), reason));
+            return;
+        }
+        let reason = match group(version) {
+            "metallb.io" if LATER.contains(&kind) => "is not supported yet",
+            group if is_misspelt(group, version, kind) => "is no kind of this apiVersion, so the object is not read",
+            _ => return,
+        };
+        let metadata = tree.get("metadata");
+        let name = metadata.and_then(|metadata| text(metadata, "name")).unwrap_or_default();
+        let namespace = metadata.and_then(|metadata| text(metadata, "namespace")).unwrap_or("default");
+        self.problems.push(Problem {
+            object: Some(ObjectRef { kind: kind.to_owned(), name: ObjectName::new(namespace, name) }),
+            ..problem(Severity::Warning, origin.place("kind"), None, Some("kind"), reason)
+        });
+    }
+
+    fn complain(&mut self, origin: &Origin, key: Option<&Key>, complaint: &Complaint) {
+        let place = Place { file: origin.document.file.to_path_buf(), line: complaint.line };
+        let problem = problem(Severity::Error, place, key, complaint.field.as_deref(), &complaint.reason);
+        self.problems.push(problem);
+    }
+}
+
+/// A finding about an object, with its place.
+pub(crate) fn found(key: &Key, origin: &Origin, finding: &Finding) -> Problem {
+    problem(finding.severity, origin.place(&finding.field), Some(key), Some(&finding.field), &finding.reason)
+}
+
+fn problem(severity: Severity, place: Place, key: Option<&Key>, field: Option<&str>, reason: &str) -> Problem {
+    Problem {
+        severity,
+        place: Some(place),
+        object: key.map(|key| ObjectRef { kind: key.kind.as_str().to_owned(), name: key.name.clone() }),
+        field: field.map(str::to_owned),
+        reason: reason.to_owned(),
+    }
+}
+
+fn text<'a>(tree: &'a Value, key: &str) -> Option<&'a str> {
+    tree.get(key).and_then(Value::as_str)
+}
+
+/// Kinds of the groups that are read from, but that say nothing to this data plane.
+const FOREIGN: [(&str, &[&str]); 4] = [
+    (
+        "",
+        &[
+            "Binding",
+            "ComponentStatus",
+            "Config",
+            "Event",
+            "LimitRange",
+            "List",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+            "PodStatusResult",
+            "PodTemplate",
+            "RangeAllocation",
+            "ReplicationController",
+            "ResourceQuota",
+            "ServiceAccount",
+            "Status",
+        ],
+    ),
+    ("networking.k8s.io", &["ClusterCIDR", "IPAddress", "NetworkPolicy", "ServiceCIDR"]),
+    ("discovery.k8s.io", &[]),
+    ("metallb.io", &["BGPSessionState", "ConfigurationState", "ServiceBGPStatus", "ServiceL2Status"]),
+];
+
+/// A kind that its group does not have, nor lists of it: a slip of the pen, most likely.
+fn is_misspelt(group: &str, version: &str, kind: &str) -> bool {
+    let single = kind.strip_suffix("List").unwrap_or(kind);
+    let known = FOREIGN.iter().find(|(name, _)| *name == group && (!name.is_empty() || version == "v1"));
+    known.is_some_and(|(_, kinds)| !kinds.contains(&kind) && !kinds.contains(&single))
+}
+
+/// The group of an apiVersion; empty for the core one.
+fn group(version: &str) -> &str {
+    version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Ingress lived in other groups before Kubernetes 1.22; such manifests still are about.
+fn is_old_ingress(kind: Kind, version: &str) -> bool {
+    kind == Kind::Ingress && group(version) == "extensions"
+}
+
+/// Reads arbitrary bytes as a YAML and as a JSON manifest: the entry of the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_manifest(bytes: &[u8]) {
+    for name in ["fuzz.yaml", "fuzz.json"] {
+        let file: Arc<Path> = Arc::from(Path::new(name));
+        let parsed = parse(&file, bytes);
+        for found in &parsed.problems {
+            assert!(found.place.as_ref().is_some_and(|place| place.line > 0), "a problem has a line");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+//! Status in manifest mode: written by the speaker and the ingress under the state directory, read back by every source.
+//!
+//! This is how an allocation reaches the agent; there is no other bus.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    io::Write,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use roadstead_model::{IngressIpMode, LoadBalancerIngress, ObjectName, Place, Problem, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    document::{Format, split},
+    limits,
+    object::Kind,
+};
+
+/// The folder of the status files under the state directory.
+pub(crate) const FOLDER: &str = "status";
+
+/// Writes status files: whole, by rename, and only when they change.
+#[derive(Clone, Debug)]
+pub struct StatusWriter {
+    folder: PathBuf,
+}
+
+impl StatusWriter {
+    /// Writes under `state_dir/status`, which is made when it is needed.
+    #[must_use]
+    pub fn new(state_dir: impl AsRef<Path>) -> Self {
+        Self { folder: state_dir.as_ref().join(FOLDER) }
+    }
+
+    /// Writes the LoadBalancer addresses of Services; those that are not named have none.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the one before it is left as it was.
+    pub fn write_services(&self, addresses: &BTreeMap<ObjectName, Vec<IpAddr>>) -> io::Result<()> {
+        self.write("services.yaml", Kind::Service, "v1", addresses)
+    }
+
+    /// Writes the addresses at which Ingresses are served; those that are not named have none.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the one before it is left as it was.
+    pub fn write_ingresses(&self, addresses: &BTreeMap<ObjectName, Vec<IpAddr>>) -> io::Result<()> {
+        self.write("ingresses.yaml", Kind::Ingress, "networking.k8s.io/v1", addresses)
+    }
+
+    fn write(
+        &self,
+        file: &str,
+        kind: Kind,
+        version: &str,
+        addresses: &BTreeMap<ObjectName, Vec<IpAddr>>,
+    ) -> io::Result<()> {
+        let mut text = String::from("# Written by Roadstead and read back by it; edits are lost.\n");
+        for (name, ips) in addresses {
+            let object = StatusObject::new(kind, version, name, ips);
+            text.push_str("---\n");
+            text.push_str(&serde_yaml::to_string(&object).map_err(io::Error::other)?);
+        }
+        let path = self.folder.join(file);
+        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        // Hidden, so that no source takes it for a status file; named by process, so that two writers do not mix.
+        let scratch = self.folder.join(format!(".{file}.{}", std::process::id()));
+        let written = write_through(&scratch, text.as_bytes()).and_then(|()| fs::rename(&scratch, &path));
+        if written.is_err() {
+            // The error that matters is the first one.
+            let _ = fs::remove_file(&scratch);
+        }
+        written?;
+        fs::File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusObject {
+    api_version: String,
+    kind: String,
+    metadata: StatusName,
+    #[serde(default)]
+    status: StatusBody,
+}
+
+#[derive(Deserialize, Serialize)]
+struct StatusName {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody {
+    #[serde(default)]
+    load_balancer: StatusBalancer,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct StatusBalancer {
+    #[serde(default)]
+    ingress: Vec<StatusEntry>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusEntry {
+    ip: IpAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ip_mode: Option<String>,
+}
+
+impl StatusObject {
+    fn new(kind: Kind, version: &str, name: &ObjectName, ips: &[IpAddr]) -> Self {
+        let ingress = ips.iter().map(|ip| StatusEntry { ip: *ip, ip_mode: None }).collect();
+        Self {
+            api_version: version.to_owned(),
+            kind: kind.as_str().to_owned(),
+            metadata: StatusName { namespace: name.namespace.to_string(), name: name.name.to_string() },
+            status: StatusBody { load_balancer: StatusBalancer { ingress } },
+        }
+    }
+}
+
+/// What the status files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Statuses(HashMap<(Kind, ObjectName), Vec<LoadBalancerIngress>>);
+
+impl Statuses {
+    /// The addresses of an object, where a status file has any for it.
+    pub(crate) fn of(&self, kind: Kind, name: &ObjectName) -> Option<&[LoadBalancerIngress]> {
+        self.0.get(&(kind, name.clone())).map(Vec::as_slice).filter(|entries| !entries.is_empty())
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().map(|(key, entries)| (key.clone(), entries.clone())));
+    }
+
+    /// Reads one status file, whole or not at all: what is left of half a file would withdraw the other half.
+    pub(crate) fn read(path: &Path, content: &[u8]) -> Result<Self, Box<Problem>> {
+        let file: Arc<Path> = Arc::from(path);
+        let wrong = |line: usize, reason: String| {
+            Box::new(Problem {
+                severity: Severity::Error,
+                place: Some(Place { file: path.to_owned(), line }),
+                object: None,
+                field: None,
+                reason,
+            })
+        };
+        let text = std::str::from_utf8(content).map_err(|_| wrong(1, "is not UTF-8".to_owned()))?;
+        let mut statuses = Self::default();
+        for document in split(&file, Format::Yaml, text, limits::DOCUMENTS) {
+            let tree = document.tree().map_err(|complaint| wrong(complaint.line, complaint.reason))?;
+            let object: StatusObject = serde_yaml::from_value(tree).map_err(|error| wrong(1, error.to_string()))?;
+            let Some((kind, _)) = Kind::named(&object.kind) else { continue };
+            let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
+            let entries = object.status.load_balancer.ingress.into_iter().map(|entry| {
+                let proxy = entry.ip_mode.as_deref() == Some("Proxy");
+                let mode = if proxy { IngressIpMode::Proxy } else { IngressIpMode::Vip };
+                LoadBalancerIngress { ip: entry.ip, mode }
+            });
+            statuses.0.insert((kind, name), entries.collect());
+        }
+        Ok(statuses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = StatusWriter::new(folder.path());
+        let name = ObjectName::new("shop", "web");
+        let ips: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let addresses = BTreeMap::from([(name.clone(), ips.clone())]);
+        writer.write_services(&addresses).unwrap();
+        writer.write_ingresses(&addresses).unwrap();
+        for (file, kind) in [("services.yaml", Kind::Service), ("ingresses.yaml", Kind::Ingress)] {
+            let path = folder.path().join(FOLDER).join(file);
+            let statuses = Statuses::read(&path, &fs::read(&path).unwrap()).unwrap();
+            let found: Vec<_> = statuses.of(kind, &name).unwrap().iter().map(|entry| entry.ip).collect();
+            assert_eq!(found, ips, "{file}");
+        }
+        let path = folder.path().join(FOLDER).join("services.yaml");
+        let before = fs::metadata(&path).unwrap();
+        writer.write_services(&addresses).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(before.modified().unwrap(), after.modified().unwrap());
+        writer.write_services(&BTreeMap::new()).unwrap();
+        assert_eq!(Statuses::read(&path, &fs::read(&path).unwrap()).unwrap(), Statuses::default());
+        assert_eq!(fs::read_dir(folder.path().join(FOLDER)).unwrap().count(), 2, "no scratch file is left");
+    }
+
+    #[test]
+    fn half_a_file_is_no_file() {
+        let text = "---\nkind: Service\napiVersion: v1\nmetadata: {namespace: a, name: b}\n---\nkind: [";
+        assert_eq!(Statuses::read(Path::new("s"), text.as_bytes()).unwrap_err().place.unwrap().line, 6);
+    }
+}
