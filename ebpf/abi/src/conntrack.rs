@@ -2,7 +2,7 @@
 //!
 //! The programs create both entries and touch `last_seen` and `flags`; the agent's collector frees expired pairs.
 
-use crate::{Addr, Be16};
+use crate::{Addr, Be16, check};
 
 /// A packet's tuple as it arrives at the program that looks it up.
 #[repr(C)]
@@ -24,10 +24,31 @@ pub struct CtKey {
 
 const _: () = assert!(size_of::<CtKey>() == 40);
 
+impl CtKey {
+    /// The tuple of packets in the other direction, before anybody translates them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto, reserved: [0; 3] }
+    }
+
+    /// What [`CtEntry::check`] of this key's entry holds.
+    #[inline(always)]
+    #[must_use]
+    pub fn check(&self) -> u32 {
+        check::of_tuple(&self.src, &self.dst, self.sport, self.dport)
+    }
+}
+
 /// The tuple that a packet leaves with, and the flow's state in this direction.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CtEntry {
+    /// [`CtKey::check`] of the key that it was stored under. The kernel may hand an element that a lookup has found to
+    /// another key at once, so whoever copies an entry compares this word afterwards.
+    pub check: u32,
+    /// Device to send the packet to; 0 leaves the way to the stack.
+    pub ifindex: u32,
     /// Source address to write.
     pub src: Addr,
     /// Destination address to write.
@@ -36,19 +57,17 @@ pub struct CtEntry {
     pub sport: Be16,
     /// Destination port to write.
     pub dport: Be16,
-    /// Device to send the packet to; 0 leaves the way to the stack.
-    pub ifindex: u32,
     /// Bits of [`ct_flags`].
     pub flags: u32,
     /// Id of the Service's port.
     pub service: u32,
     /// Id of the backend.
     pub backend: u32,
-    /// Seconds of the monotonic clock at the last packet in this direction, or at creation.
+    /// Time of the last packet in this direction, or of creation, in units of the programs' clock ([`crate::CLOCK_SHIFT`]).
     pub last_seen: u32,
 }
 
-const _: () = assert!(size_of::<CtEntry>() == 56);
+const _: () = assert!(size_of::<CtEntry>() == 60);
 
 impl CtEntry {
     /// The key under which the other direction's entry is stored: packets that answer one rewritten by `self`.
@@ -82,4 +101,37 @@ pub mod ct_flags {
     pub const RST: u32 = 1 << 3;
     /// TCP, forward direction: the client has acknowledged something, so it is no forged address.
     pub const ACKED: u32 = 1 << 4;
+    /// Reply direction: translated where the packet leaves towards its client, after the stack and its packet filters;
+    /// without it, where the packet comes in.
+    pub const AT_EGRESS: u32 = 1 << 5;
+    /// The device of `ifindex` takes the packet as if it had come in there.
+    pub const INGRESS: u32 = 1 << 6;
+}
+
+/// A datagram whose fragments are on the way; later ones carry no ports.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification of the datagram: 16 bits for IPv4, 32 for IPv6; as the packet holds it.
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// The ports of a fragmented datagram.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FragmentPorts {
+    /// Source port.
+    pub sport: Be16,
+    /// Destination port.
+    pub dport: Be16,
 }

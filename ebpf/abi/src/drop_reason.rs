@@ -28,13 +28,17 @@ pub enum DropReason {
     NoNodeAddress = 11,
     /// A protocol that Services do not carry, sent to a Service's address.
     UnknownProtocol = 12,
-    /// A fragment sent to a Service's address: fragments are not tracked yet.
+    /// A fragment to a Service whose first fragment, which has the ports, was not seen.
     Fragment = 13,
+    /// The client is in none of `loadBalancerSourceRanges`.
+    SourceRange = 14,
+    /// An address that cluster addresses are taken from, and that no Service has: silence, as kube-proxy.
+    UnallocatedAddress = 15,
 }
 
 impl DropReason {
     /// All reasons, for metrics and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
         Self::UnknownPort,
@@ -48,6 +52,8 @@ impl DropReason {
         Self::NoNodeAddress,
         Self::UnknownProtocol,
         Self::Fragment,
+        Self::SourceRange,
+        Self::UnallocatedAddress,
     ];
 
     /// The value of the metric's label `reason`.
@@ -67,6 +73,8 @@ impl DropReason {
             Self::NoNodeAddress => "no_node_address",
             Self::UnknownProtocol => "unknown_protocol",
             Self::Fragment => "fragment",
+            Self::SourceRange => "source_range",
+            Self::UnallocatedAddress => "unallocated_address",
         }
     }
 

@@ -10,18 +10,28 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod check;
 mod conntrack;
+mod counters;
 mod drop_reason;
 mod service;
 mod socket;
 
-pub use conntrack::{CtEntry, CtKey, ct_flags};
+pub use conntrack::{CtEntry, CtKey, FragmentKey, FragmentPorts, ct_flags};
+pub use counters::{Counters, Event, RejectBudget, Trace, hook};
 pub use drop_reason::{DropKey, DropReason};
-pub use service::{Backend, SlotRange, SvcKey, SvcValue, kind, scope, svc_flags};
-pub use socket::{NodeConfig, Peer, UdpReverseKey};
+pub use service::{
+    Affinity, AffinityKey, Backend, EndpointSet, RangeData, SlotRange, SvcKey, SvcValue, kind, network, scope,
+    svc_flags,
+};
+pub use socket::{MAX_SERVICE_NETWORKS, Network, NodeConfig, Peer, UdpReverseKey, node_address, node_flags};
 
 /// Number of the map layouts; part of the path under which maps and links are pinned.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
+
+/// The programs' clock is the kernel's count of timer ticks (`jiffies64`), shifted by this: free to read, a quarter of a
+/// second to 2.6 s long. The program `clock` tells its time.
+pub const CLOCK_SHIFT: u32 = 8;
 
 /// Sizes of the maps. The conntrack size is a default: the agent may load another.
 pub mod limits {
@@ -33,8 +43,24 @@ pub mod limits {
     pub const BACKENDS: u32 = 262_144;
     /// Addresses that belong to Services.
     pub const VIPS: u32 = 131_072;
-    /// Addresses of this node at which node ports are served.
-    pub const NODE_PORT_IPS: u32 = 1_024;
+    /// Addresses of this node.
+    pub const NODE_ADDRESSES: u32 = 4_096;
+    /// Source ranges of all Services.
+    pub const RANGES: u32 = 262_144;
+    /// Networks of pods.
+    pub const NETWORKS: u32 = 16_384;
+    /// Clients that keep their backend.
+    pub const AFFINITY: u32 = 65_536;
+    /// Fragmented datagrams on their way.
+    pub const FRAGMENTS: u32 = 16_384;
+    /// Service ports, and backends, with counters of their own; those with higher ids share the counters of id 0.
+    pub const COUNTERS: u32 = 65_536;
+    /// Bits of the filter, a power of two.
+    pub const FILTER_BITS: u32 = 1 << 20;
+    /// Bytes of the ring of events, a power of two.
+    pub const EVENTS: u32 = 1 << 20;
+    /// Rejections a CPU sends in a unit of the programs' clock.
+    pub const REJECTIONS: u32 = 2_000;
     /// Devices with programs attached.
     pub const UPLINKS: u32 = 256;
     /// Conntrack entries; a flow has two.
@@ -57,8 +83,26 @@ pub mod map_names {
     pub const BACKENDS: &str = "BACKENDS";
     /// Service addresses.
     pub const VIPS: &str = "VIPS";
-    /// Node addresses that serve node ports.
-    pub const NODE_PORT_IPS: &str = "NODE_PORT_IPS";
+    /// Addresses of the node.
+    pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
+    /// Source ranges.
+    pub const RANGES: &str = "RANGES";
+    /// Networks of pods.
+    pub const NETWORKS: &str = "NETWORKS";
+    /// Session affinity.
+    pub const AFFINITY: &str = "AFFINITY";
+    /// Ports of fragmented datagrams.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Which addresses are worth a lookup.
+    pub const FILTER: &str = "FILTER";
+    /// Traffic by Service port.
+    pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
+    /// Traffic by backend.
+    pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// Events for whoever traces.
+    pub const EVENTS: &str = "EVENTS";
+    /// Whether anybody traces.
+    pub const TRACE: &str = "TRACE";
     /// Devices with programs attached.
     pub const UPLINKS: &str = "UPLINKS";
     /// Conntrack.
@@ -73,8 +117,28 @@ pub mod map_names {
     pub const NODE: &str = "NODE";
 
     /// All of them, as they are pinned.
-    pub const ALL: [&str; 11] =
-        [SERVICES, SLOTS, BACKENDS, VIPS, NODE_PORT_IPS, UPLINKS, CONNTRACK, SOCKET_PEERS, UDP_REVERSE, DROPS, NODE];
+    pub const ALL: [&str; 20] = [
+        SERVICES,
+        SLOTS,
+        BACKENDS,
+        VIPS,
+        NODE_ADDRESSES,
+        RANGES,
+        NETWORKS,
+        AFFINITY,
+        FRAGMENTS,
+        FILTER,
+        UPLINKS,
+        CONNTRACK,
+        SOCKET_PEERS,
+        UDP_REVERSE,
+        DROPS,
+        SERVICE_COUNTERS,
+        BACKEND_COUNTERS,
+        EVENTS,
+        TRACE,
+        NODE,
+    ];
 }
 
 /// An IP address as the maps hold it: 16 bytes in network order, IPv4 mapped into IPv6. Four words rather than bytes, so
@@ -202,7 +266,10 @@ pub mod proto {
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya's Pod promises that any bytes are a value of the type")]
 mod pod {
-    use super::{Backend, CtEntry, CtKey, DropKey, NodeConfig, Peer, SvcKey, SvcValue, UdpReverseKey};
+    use super::{
+        Affinity, AffinityKey, Backend, Counters, CtEntry, CtKey, DropKey, Event, FragmentKey, FragmentPorts,
+        NodeConfig, Peer, RangeData, SvcKey, SvcValue, Trace, UdpReverseKey,
+    };
 
     macro_rules! pod {
         ($($name:ty),*) => {
@@ -215,6 +282,7 @@ mod pod {
     }
 
     pod!(SvcKey, SvcValue, Backend, CtKey, CtEntry, UdpReverseKey, Peer, DropKey, NodeConfig, super::Addr);
+    pod!(Affinity, AffinityKey, Counters, Event, FragmentKey, FragmentPorts, RangeData, Trace);
 }
 
 #[cfg(test)]

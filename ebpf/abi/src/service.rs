@@ -1,6 +1,6 @@
 //! Service frontends, slots and backends: what `dataplane` writes and the programs look up for a new flow.
 
-use crate::{Addr, Be16};
+use crate::{Addr, Be16, check};
 
 /// Key of the map of frontends.
 #[repr(C)]
@@ -17,6 +17,15 @@ pub struct SvcKey {
 }
 
 const _: () = assert!(size_of::<SvcKey>() == 20);
+
+impl SvcKey {
+    /// The part of [`SvcValue::check`] that this key demands.
+    #[inline(always)]
+    #[must_use]
+    pub const fn check(&self) -> u16 {
+        check::of_frontend(&self.addr, self.port, self.proto, self.scope)
+    }
+}
 
 /// What the address of a [`SvcKey`] means.
 pub mod scope {
@@ -38,10 +47,24 @@ pub struct SlotRange {
     pub count: u32,
 }
 
+/// A set of backends in the two forms in which it is chosen from.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct EndpointSet {
+    /// Each backend once, ids ascending.
+    pub members: SlotRange,
+    /// The Maglev table over the members; empty where the Service is balanced at random.
+    pub table: SlotRange,
+}
+
 /// Value of the map of frontends. It is written whole, so a lookup sees the old sets or the new ones, never a mix.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SvcValue {
+    /// Low half: [`SvcKey::check`]; high half: the number of this write. An element that is replaced under a reader may
+    /// be filled anew at once, so the word is compared before and after the rest is read. It stands first because it is
+    /// overwritten first.
+    pub check: u32,
     /// Id of the Service's port, for counters; never 0.
     pub service: u32,
     /// Bits of [`svc_flags`].
@@ -50,13 +73,17 @@ pub struct SvcValue {
     pub kind: u8,
     /// Zero.
     pub reserved: u8,
+    /// `sessionAffinity: ClientIP`: how long a client keeps its backend, in units of the programs' clock; 0 is none.
+    pub affinity: u32,
+    /// Id of the source ranges that may reach the frontend; 0 lets everybody in.
+    pub ranges: u32,
     /// Endpoints that traffic under policy Cluster may use.
-    pub cluster: SlotRange,
+    pub cluster: EndpointSet,
     /// Endpoints that traffic under policy Local may use.
-    pub local: SlotRange,
+    pub local: EndpointSet,
 }
 
-const _: () = assert!(size_of::<SvcValue>() == 24);
+const _: () = assert!(size_of::<SvcValue>() == 52);
 
 /// How a frontend came to be, which decides the policy that applies.
 pub mod kind {
@@ -68,6 +95,8 @@ pub mod kind {
     pub const LOAD_BALANCER: u8 = 2;
     /// An address of `spec.externalIPs`.
     pub const EXTERNAL_IP: u8 = 3;
+    /// A UDP endpoint that is gone: sockets of this node that are connected to it get another one of its Service.
+    pub const TOMBSTONE: u8 = 4;
 }
 
 /// Flags of a frontend.
@@ -93,3 +122,60 @@ pub struct Backend {
 }
 
 const _: () = assert!(size_of::<Backend>() == 20);
+
+/// Data of a key of the tree of source ranges: a prefix covers the id whole and some bits of the address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct RangeData {
+    /// [`SvcValue::ranges`].
+    pub id: u32,
+    /// A network's address.
+    pub addr: Addr,
+}
+
+const _: () = assert!(size_of::<RangeData>() == 20);
+
+impl RangeData {
+    /// Bits before the address.
+    pub const ID_BITS: u32 = 32;
+}
+
+/// Flags of the values of the tree of networks.
+pub mod network {
+    /// Pods have their addresses from it (`--pod-cidr`, `spec.podCIDRs` of the nodes).
+    pub const POD: u32 = 1 << 0;
+}
+
+/// Key of the map of session affinity.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct AffinityKey {
+    /// The client's address; for a socket, whose source is not known yet, [`AffinityKey::of_socket`].
+    pub client: Addr,
+    /// Id of the Service's port.
+    pub service: u32,
+}
+
+const _: () = assert!(size_of::<AffinityKey>() == 20);
+
+impl AffinityKey {
+    /// A socket's client is its network namespace: pods and the node have one each. The words are no address that a
+    /// packet could have: they begin with the multicast prefix.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_socket(netns_cookie: u64, family: u8, service: u32) -> Self {
+        let marker = u32::from_ne_bytes([0xff, 0xff, 0, family]);
+        let client = Addr::from_words([marker, 0, netns_cookie as u32, (netns_cookie >> 32) as u32]);
+        Self { client, service }
+    }
+}
+
+/// Value of the map of session affinity.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Affinity {
+    /// Id of the backend.
+    pub backend: u32,
+    /// When the client last opened a flow, in units of the programs' clock.
+    pub last_seen: u32,
+}

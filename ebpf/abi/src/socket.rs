@@ -48,8 +48,53 @@ pub struct NodeConfig {
     pub node_port_first: u16,
     /// Last node port, host order.
     pub node_port_last: u16,
+    /// Bits of [`node_flags`].
+    pub flags: u32,
+    /// Where cluster addresses come from; what no Service has there is dropped. The first `service_networks` count.
+    pub services: [Network; MAX_SERVICE_NETWORKS],
+    /// How many of `services` count.
+    pub service_networks: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<NodeConfig>() == 48);
+const _: () = assert!(size_of::<NodeConfig>() == 56 + 32 * MAX_SERVICE_NETWORKS);
+
+/// Most networks of cluster addresses: every packet of no Service is compared with each.
+pub const MAX_SERVICE_NETWORKS: usize = 4;
+
+/// A network in the form in which it is compared at once.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Network {
+    /// The network's address, host bits 0.
+    pub addr: Addr,
+    /// Ones where the address counts.
+    pub mask: Addr,
+}
+
+impl Network {
+    /// Whether the address lies in the network.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(&self, addr: &Addr) -> bool {
+        let (a, n, m) = (addr.words(), self.addr.words(), self.mask.words());
+        (a[0] & m[0]) ^ n[0] | (a[1] & m[1]) ^ n[1] | (a[2] & m[2]) ^ n[2] | (a[3] & m[3]) ^ n[3] == 0
+    }
+}
+
+/// Flags of the node.
+pub mod node_flags {
+    /// `--masquerade kube-proxy`: every flow that kube-proxy masquerades is masqueraded.
+    pub const KUBE_PROXY: u32 = 1 << 0;
+    /// `--masquerade-all`: flows of pods to cluster addresses are masqueraded too.
+    pub const MASQUERADE_ALL: u32 = 1 << 1;
+    /// The networks of pods are known (kube-proxy: a local traffic detector is configured).
+    pub const PODS_KNOWN: u32 = 1 << 2;
+}
+
+/// Values of the map of the node's own addresses.
+pub mod node_address {
+    /// Node ports are served at it.
+    pub const SERVES_NODE_PORTS: u32 = 1 << 0;
+}

@@ -3,7 +3,36 @@
 //! Times follow netfilter's defaults where a user would notice (`nf_conntrack_udp_timeout`, `…_stream`), and are
 //! longer than the TCP keepalive of two hours for established connections.
 
-use roadstead_abi::{CtEntry, ct_flags, proto};
+use roadstead_abi::{CLOCK_SHIFT, CtEntry, ct_flags, proto};
+
+/// What a unit of the programs' clock is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clock {
+    /// Timer ticks a second (`CONFIG_HZ`).
+    pub hz: u32,
+}
+
+impl Clock {
+    /// Whole seconds in a number of units.
+    #[must_use]
+    pub fn seconds(self, units: u32) -> u32 {
+        let seconds = (u64::from(units) << CLOCK_SHIFT) / u64::from(self.hz);
+        if seconds > u32::MAX as u64 { u32::MAX } else { seconds as u32 }
+    }
+
+    /// The fewest units that last so many seconds.
+    #[must_use]
+    pub fn units(self, seconds: u32) -> u32 {
+        let units = (u64::from(seconds) * u64::from(self.hz)).div_ceil(1 << CLOCK_SHIFT);
+        if units > u32::MAX as u64 { u32::MAX } else { units as u32 }
+    }
+
+    /// Seconds since an entry was stamped, at `now` in units.
+    #[must_use]
+    pub fn idle(self, last_seen: u32, now: u32) -> u32 {
+        self.seconds(now.saturating_sub(last_seen))
+    }
+}
 
 /// Seconds without a packet after which a flow is forgotten.
 pub mod timeout {
@@ -26,19 +55,18 @@ pub mod timeout {
 /// Whether a half of a pair whose other half is missing is to be freed: as if nobody had answered, which spares a pair
 /// that is being created.
 #[must_use]
-pub fn is_orphan_expired(protocol: u8, half: &CtEntry, now: u32) -> bool {
-    now.saturating_sub(half.last_seen) > lifetime(protocol, 0, 0)
+pub fn is_orphan_expired(protocol: u8, half: &CtEntry, now: u32, clock: Clock) -> bool {
+    clock.idle(half.last_seen, now) > lifetime(protocol, 0, 0)
 }
 
 /// No pair is freed before it has been idle for longer than this.
 pub const SHORTEST: u32 = timeout::TCP_RESET;
 
-/// Whether a pair is to be freed at `now` (seconds of the clock that wrote `last_seen`).
+/// Whether a pair is to be freed at `now`, in units of the clock that wrote `last_seen`.
 #[must_use]
-pub fn is_expired(protocol: u8, forward: &CtEntry, reply: &CtEntry, now: u32) -> bool {
-    let idle =
-        now.saturating_sub(if forward.last_seen > reply.last_seen { forward.last_seen } else { reply.last_seen });
-    idle > lifetime(protocol, forward.flags, reply.flags)
+pub fn is_expired(protocol: u8, forward: &CtEntry, reply: &CtEntry, now: u32, clock: Clock) -> bool {
+    let younger = if forward.last_seen > reply.last_seen { forward.last_seen } else { reply.last_seen };
+    clock.idle(younger, now) > lifetime(protocol, forward.flags, reply.flags)
 }
 
 /// Seconds that a pair in this state outlives its last packet.
@@ -95,11 +123,14 @@ mod tests {
         }
     }
 
+    const CLOCK: Clock = Clock { hz: 250 };
+
     #[test]
     fn a_half_without_its_other_half_lives_like_an_unanswered_flow() {
         let reply = CtEntry { flags: ct_flags::REPLY | ct_flags::SEEN, last_seen: 100, ..CtEntry::default() };
-        assert!(!is_orphan_expired(proto::TCP, &reply, 100 + timeout::TCP_OPENING));
-        assert!(is_orphan_expired(proto::TCP, &reply, 101 + timeout::TCP_OPENING));
+        let units = CLOCK.units(timeout::TCP_OPENING);
+        assert!(!is_orphan_expired(proto::TCP, &reply, 100 + units, CLOCK));
+        assert!(is_orphan_expired(proto::TCP, &reply, 102 + units, CLOCK));
         const { assert!(timeout::UDP_UNREPLIED > SHORTEST && timeout::TCP_OPENING > SHORTEST) };
     }
 
@@ -107,8 +138,21 @@ mod tests {
     fn the_younger_direction_keeps_a_pair_alive() {
         let forward = CtEntry { flags: ct_flags::SEEN, last_seen: 100, ..CtEntry::default() };
         let reply = CtEntry { flags: ct_flags::SEEN, last_seen: 200, ..CtEntry::default() };
-        assert!(!is_expired(proto::UDP, &forward, &reply, 200 + timeout::UDP_REPLIED));
-        assert!(is_expired(proto::UDP, &forward, &reply, 201 + timeout::UDP_REPLIED));
-        assert!(!is_expired(proto::UDP, &forward, &reply, 0), "a clock behind the stamps frees nothing");
+        let units = CLOCK.units(timeout::UDP_REPLIED);
+        assert!(!is_expired(proto::UDP, &forward, &reply, 200 + units, CLOCK));
+        assert!(is_expired(proto::UDP, &forward, &reply, 202 + units, CLOCK));
+        assert!(!is_expired(proto::UDP, &forward, &reply, 0, CLOCK), "a clock behind the stamps frees nothing");
+    }
+
+    #[test]
+    fn units_and_seconds_agree_at_every_tick_rate() {
+        for hz in [100, 250, 300, 1_000] {
+            let clock = Clock { hz };
+            for seconds in [0, 1, 20, 180, 10_800, 86_400] {
+                let units = clock.units(seconds);
+                assert!(clock.seconds(units) >= seconds, "{hz} {seconds}");
+                assert!(units == 0 || clock.seconds(units - 1) < seconds + 3, "{hz} {seconds}");
+            }
+        }
     }
 }

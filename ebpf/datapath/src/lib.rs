@@ -14,3 +14,4 @@ pub mod nat;
 pub mod reset;
 pub mod select;
 pub mod verdict;
+pub mod way;

@@ -14,61 +14,48 @@ pub struct NewFlow<'a> {
     pub backend_id: u32,
     /// Id of the Service's port.
     pub service: u32,
-    /// Where the backend is reached.
-    pub way: Way<'a>,
-    /// Seconds of the monotonic clock.
+    /// The node's address that the backend shall see; `None` keeps the client's.
+    pub snat: Option<&'a Addr>,
+    /// Device of packets to the backend; 0 leaves them to the stack.
+    pub forward_ifindex: u32,
+    /// Device of answers; 0 leaves them to the stack.
+    pub reply_ifindex: u32,
+    /// [`ct_flags`] of the forward entry besides its state.
+    pub forward_flags: u32,
+    /// Those of the reply entry.
+    pub reply_flags: u32,
+    /// Time of the programs' clock.
     pub now: u32,
-}
-
-/// How packets reach the backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way<'a> {
-    /// It is on this node: the stack delivers, replies come back through the uplink's egress.
-    Local,
-    /// It is on another node: packets leave and replies come back through uplinks, with the node as the source.
-    Remote {
-        /// The node's own address of the flow's family.
-        node: &'a Addr,
-        /// Device towards the backend.
-        ifindex: u32,
-        /// Device towards the client.
-        client_ifindex: u32,
-    },
 }
 
 impl NewFlow<'_> {
     /// Writes the entry for packets from the client, with this source port towards the backend.
     #[inline(always)]
     pub fn write_forward(&self, sport: Be16, entry: &mut CtEntry) {
-        match self.way {
-            Way::Local => {
-                entry.src = self.key.src;
-                entry.ifindex = 0;
-            }
-            Way::Remote { node, ifindex, .. } => {
-                entry.src = *node;
-                entry.ifindex = ifindex;
-            }
-        }
+        entry.check = self.key.check();
+        entry.src = match self.snat {
+            Some(node) => *node,
+            None => self.key.src,
+        };
+        entry.ifindex = self.forward_ifindex;
         entry.dst = self.backend.addr;
         entry.sport = sport;
         entry.dport = self.backend.port;
-        entry.flags = ct_flags::SEEN;
+        entry.flags = ct_flags::SEEN | self.forward_flags;
         self.write_common(entry);
     }
 
-    /// Writes the entry for packets from the backend: what the client sent, turned round.
+    /// Writes the entry for packets from the backend: what the client sent, turned round. Its check word waits for the
+    /// key, which has the source port.
     #[inline(always)]
     pub fn write_reply(&self, entry: &mut CtEntry) {
-        entry.ifindex = match self.way {
-            Way::Local => 0,
-            Way::Remote { client_ifindex, .. } => client_ifindex,
-        };
+        entry.check = 0;
+        entry.ifindex = self.reply_ifindex;
         entry.src = self.key.dst;
         entry.dst = self.key.src;
         entry.sport = self.key.dport;
         entry.dport = self.key.sport;
-        entry.flags = ct_flags::REPLY;
+        entry.flags = ct_flags::REPLY | self.reply_flags;
         self.write_common(entry);
     }
 
@@ -79,12 +66,12 @@ impl NewFlow<'_> {
         entry.last_seen = self.now;
     }
 
-    /// Whether the client's own source port may be kept: a remote backend sees the node's address, where ports are
-    /// taken from a range of their own.
+    /// Whether the client's own source port may be kept: for flows with the node's address, ports are taken from a range
+    /// of their own.
     #[inline(always)]
     #[must_use]
     pub fn keeps_source_port(&self) -> bool {
-        matches!(self.way, Way::Local)
+        self.snat.is_none()
     }
 }
 
@@ -104,10 +91,21 @@ mod tests {
     };
     const BACKEND: Backend = Backend { addr: Addr::v4([10, 244, 1, 5]), port: Be16::new(8_080), reserved: 0 };
     const NODE: Addr = Addr::v4([192, 168, 77, 11]);
-    const REMOTE: Way<'_> = Way::Remote { node: &NODE, ifindex: 4, client_ifindex: 2 };
 
-    fn pair(way: Way<'_>, sport: u16) -> (CtEntry, CtEntry) {
-        let flow = NewFlow { key: &KEY, backend: &BACKEND, backend_id: 7, service: 3, way, now: 1_000 };
+    fn pair(snat: Option<&Addr>, devices: (u32, u32), sport: u16) -> (CtEntry, CtEntry) {
+        let (forward_ifindex, reply_ifindex) = devices;
+        let flow = NewFlow {
+            key: &KEY,
+            backend: &BACKEND,
+            backend_id: 7,
+            service: 3,
+            snat,
+            forward_ifindex,
+            reply_ifindex,
+            forward_flags: 0,
+            reply_flags: if snat.is_none() { ct_flags::AT_EGRESS } else { 0 },
+            now: 1_000,
+        };
         let (mut forward, mut reply) = (CtEntry::default(), CtEntry::default());
         flow.write_forward(Be16::new(sport), &mut forward);
         flow.write_reply(&mut reply);
@@ -116,23 +114,24 @@ mod tests {
 
     #[test]
     fn the_entries_of_a_pair_name_each_other() {
-        for way in [Way::Local, REMOTE] {
-            let (forward, reply) = pair(way, 61_234);
+        for snat in [None, Some(&NODE)] {
+            let (forward, reply) = pair(snat, (4, 2), 61_234);
             let mut reply_key = CtKey::default();
             forward.write_reverse_key(proto::TCP, &mut reply_key);
-            assert_eq!(reply_key, forward.reverse_key(proto::TCP), "{way:?}");
-            assert_eq!(reply.reverse_key(proto::TCP), KEY, "{way:?}");
-            assert_eq!((reply_key.src, reply_key.sport), (BACKEND.addr, BACKEND.port), "{way:?}");
-            assert_eq!(reply_key.dport, Be16::new(61_234), "{way:?}");
-            assert_eq!((forward.backend, reply.service, reply.last_seen), (7, 3, 1_000), "{way:?}");
+            assert_eq!(reply_key, forward.reverse_key(proto::TCP), "{snat:?}");
+            assert_eq!(reply.reverse_key(proto::TCP), KEY, "{snat:?}");
+            assert_eq!((reply_key.src, reply_key.sport), (BACKEND.addr, BACKEND.port), "{snat:?}");
+            assert_eq!(reply_key.dport, Be16::new(61_234), "{snat:?}");
+            assert_eq!((forward.backend, reply.service, reply.last_seen), (7, 3, 1_000), "{snat:?}");
+            assert_eq!(forward.check, KEY.check(), "{snat:?}");
         }
     }
 
     #[test]
-    fn only_a_remote_backend_sees_the_node_as_the_client() {
-        let (local, _) = pair(Way::Local, 40_000);
-        let (remote, reply) = pair(REMOTE, 61_000);
-        assert_eq!((local.src, local.ifindex), (KEY.src, 0));
-        assert_eq!((remote.src, remote.ifindex, reply.ifindex), (NODE, 4, 2));
+    fn the_backend_sees_the_client_or_the_node() {
+        let (kept, reply) = pair(None, (0, 0), 40_000);
+        assert_eq!((kept.src, kept.ifindex, reply.flags), (KEY.src, 0, ct_flags::REPLY | ct_flags::AT_EGRESS));
+        let (masked, reply) = pair(Some(&NODE), (4, 2), 61_000);
+        assert_eq!((masked.src, masked.ifindex, reply.ifindex, reply.flags), (NODE, 4, 2, ct_flags::REPLY));
     }
 }

@@ -1,6 +1,9 @@
 //! Choosing one slot of a set, and one source port of the node's range.
 
-use roadstead_abi::{Addr, Be16, SlotRange};
+use roadstead_abi::{
+    Addr, Be16, EndpointSet, SlotRange,
+    check::{SEED, mix},
+};
 
 /// Source ports for forwarded flows, host order: two ranges that the kernel's default ephemeral range (32768-60999,
 /// `net.ipv4.ip_local_port_range`) and the node ports (30000-32767) leave free.
@@ -15,6 +18,14 @@ const SECOND_LEN: u32 = 29_999 - 10_000 + 1;
 #[must_use]
 pub fn slot(set: SlotRange, number: u32) -> u32 {
     set.base + ((u64::from(number) * u64::from(set.count)) >> 32) as u32
+}
+
+/// The slot of a set for a number: by the Maglev table where the Service has one, else among the members. The number is
+/// the flow's hash for a table, so that every node chooses the same, and random otherwise.
+#[inline(always)]
+#[must_use]
+pub fn slot_of_set(set: &EndpointSet, number: u32) -> u32 {
+    if set.table.count > 0 { slot(set.table, number) } else { slot(set.members, number) }
 }
 
 /// The source port to try at this attempt for a flow with this hash.
@@ -40,7 +51,7 @@ pub fn is_snat_port(port: Be16) -> bool {
 #[must_use]
 pub fn flow_hash(src: &Addr, dst: &Addr, sport: Be16, dport: Be16) -> u32 {
     let (a, b) = (src.words(), dst.words());
-    let mut hash: u64 = 0x517c_c1b7_2722_0a95;
+    let mut hash = SEED;
     hash = mix(hash, u64::from(a[0]) << 32 | u64::from(a[1]));
     hash = mix(hash, u64::from(a[2]) << 32 | u64::from(a[3]));
     hash = mix(hash, u64::from(b[0]) << 32 | u64::from(b[1]));
@@ -53,16 +64,7 @@ pub fn flow_hash(src: &Addr, dst: &Addr, sport: Be16, dport: Be16) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn cookie_hash(cookie: u64, dport: Be16) -> u32 {
-    (mix(mix(0x517c_c1b7_2722_0a95, cookie), u64::from(dport.0)) >> 32) as u32
-}
-
-/// One round of a multiply-xorshift mix (the finaliser's idea is MurmurHash3's).
-#[inline(always)]
-fn mix(state: u64, word: u64) -> u64 {
-    let mut x = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x ^= x >> 32;
-    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ (x >> 29)
+    (mix(mix(SEED, cookie), u64::from(dport.0)) >> 32) as u32
 }
 
 #[cfg(test)]
