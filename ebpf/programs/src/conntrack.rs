@@ -1,51 +1,67 @@
 //! Existing and new flows in the conntrack map.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use roadstead_abi::{CtEntry, DropReason, ct_flags, limits};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use roadstead_abi::{CLOCK_SHIFT, CtEntry, DropReason, ct_flags, limits};
 use roadstead_datapath::{conntrack as timing, nat::NewFlow, select};
 
 use crate::{
     drops::Drop,
     maps::{BACKENDS, CONNTRACK, Scratch},
-    packet::{Flow, tcp},
+    packet::{Form, Packet, tcp},
 };
 
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = -17;
 
-/// Seconds of the monotonic clock, at the resolution of the timer tick.
+/// The programs' clock (`abi::CLOCK_SHIFT`).
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    // SAFETY: the helper takes nothing and returns a number (kernel 5.11 and later).
-    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
-    (nanoseconds / 1_000_000_000) as u32
+    // SAFETY: the helper takes nothing and returns a number; the verifier puts a read of the kernel's variable in its place.
+    (unsafe { bpf_jiffies64() } >> CLOCK_SHIFT) as u32
 }
 
 /// Copies the entry of the packet's flow to the scratch element and stamps it; `None` for a new flow.
 #[inline(always)]
-pub(crate) fn existing(scratch: &mut Scratch, flow: &Flow) -> Option<()> {
-    let pointer = CONNTRACK.get_ptr_mut(&scratch.key)?;
-    // SAFETY: the map returned the pointer. The element may be freed and reused meanwhile, so it is copied out at once;
-    // what a recycled element would be stamped with below is a flag or a time too many, which only moves its expiry.
+pub(crate) fn existing(scratch: &mut Scratch, packet: &Packet) -> Option<()> {
+    let check = scratch.key.check();
+    // The element may be freed and given to another flow between the lookup and the copy: then once more.
+    let mut pointer = CONNTRACK.get_ptr_mut(&scratch.key)?;
+    // SAFETY: the map returned the pointer; elements are preallocated, so it points to one whoever has it now.
     scratch.entry = unsafe { *pointer };
-    if flow.is_opening() && is_over(scratch, flow.proto) {
-        forget(scratch, flow.proto);
+    if scratch.entry.check != check {
+        pointer = CONNTRACK.get_ptr_mut(&scratch.key)?;
+        // SAFETY: as above.
+        scratch.entry = unsafe { *pointer };
+        if scratch.entry.check != check {
+            return None;
+        }
+    }
+    if packet.is_opening() && is_over(scratch, packet.proto) {
+        forget(scratch, packet.proto);
         return None;
     }
-    let entry = &scratch.entry;
+    if packet.form != Form::Error {
+        stamp(&scratch.entry, pointer, packet.tcp_flags);
+    }
+    Some(())
+}
+
+/// Notes the packet in the entry. What a recycled element would be stamped with is a flag or a time too many, which only
+/// moves its expiry.
+#[inline(always)]
+fn stamp(entry: &CtEntry, pointer: *mut CtEntry, tcp_flags: u8) {
     // Traffic after a RST shows that the RST was a stray one.
-    let flags = (entry.flags & !ct_flags::RST) | seen_flags(entry.flags, flow.tcp_flags);
+    let flags = (entry.flags & !ct_flags::RST) | seen_flags(entry.flags, tcp_flags);
     let now = now();
     // Written only when they change: a store dirties the cache line that the other direction's CPU reads.
     if flags != entry.flags {
-        // SAFETY: as above.
+        // SAFETY: the map returned the pointer.
         unsafe { (*pointer).flags = flags };
     }
     if now != entry.last_seen {
         // SAFETY: as above.
         unsafe { (*pointer).last_seen = now };
     }
-    Some(())
 }
 
 /// Creates both entries of a flow; the forward one stands in `entry` afterwards. `other_key` and `other_entry` are
@@ -70,6 +86,7 @@ pub(crate) fn create(
             entry.sport = select::snat_port(hash, attempt);
         }
         entry.write_reverse_key(key.proto, other_key);
+        other_entry.check = other_key.check();
         match CONNTRACK.insert(&*other_key, &*other_entry, BPF_NOEXIST) {
             Ok(()) => return insert_forward(flow, entry, other_key),
             Err(EEXIST) => attempt += 1,

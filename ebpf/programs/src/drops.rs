@@ -1,8 +1,8 @@
 //! Where a [`Drop`] becomes a counter and a verdict.
 
-use roadstead_abi::{DropKey, DropReason};
+use roadstead_abi::{Addr, Be16, CtKey, DropKey, DropReason};
 
-use crate::maps::DROPS;
+use crate::{counters, maps::DROPS};
 
 /// The one error type of the programs: why, and of which Service.
 #[derive(Clone, Copy)]
@@ -38,6 +38,20 @@ impl Drop {
         if DROPS.insert(key, 1, 0).is_err() && self.service != 0 {
             Self { reason: self.reason, service: 0 }.count_unnamed();
         }
+    }
+
+    /// Tells whoever traces.
+    #[inline(always)]
+    pub(crate) fn tell(self, key: &CtKey, hook: u16, ifindex: u32) {
+        counters::tell(counters::Telling {
+            key,
+            backend: &Addr::UNSPECIFIED,
+            backend_port: Be16(0),
+            hook,
+            reason: self.reason as u32,
+            service: self.service,
+            ifindex,
+        });
     }
 
     #[inline(always)]

@@ -1,23 +1,28 @@
 //! Entry points of the BPF programs: where a packet or a socket call enters, and where its verdict leaves.
 //!
 //! A packet from the network meets `uplink_in`, its answer `uplink_out`; a process of the node or of a pod meets the
-//! `sock_*` programs before it has sent anything. Entry points only translate: what is decided stands in the modules,
-//! and a [`Drop`] becomes verdict and counter in one place.
+//! `sock_*` programs before it has sent anything, and what gets past those meets `int_in` and `int_out` on the pod's
+//! device. Entry points only translate: what is decided stands in the modules, and a [`Drop`](drops::Drop) becomes verdict
+//! and counter in one place.
 
 #![no_std]
 #![no_main]
 
 mod conntrack;
+mod counters;
 mod drops;
+mod filter;
+mod icmp_error;
+mod incoming;
 mod maps;
+mod open;
+mod outgoing;
 mod packet;
 mod reject;
 mod rewrite;
 mod route;
 mod service;
 mod sock;
-mod uplink_in;
-mod uplink_out;
 
 use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier},
@@ -29,13 +34,31 @@ use crate::sock::Hook;
 /// Packets that arrive on an uplink.
 #[classifier]
 pub fn uplink_in(ctx: TcContext) -> i32 {
-    uplink_in::run(&ctx)
+    incoming::run(&ctx, incoming::Device::Uplink)
 }
 
 /// Packets that leave through an uplink.
 #[classifier]
 pub fn uplink_out(ctx: TcContext) -> i32 {
-    uplink_out::run(&ctx)
+    outgoing::run(&ctx, outgoing::Device::Uplink)
+}
+
+/// Packets that come from a pod's device, or by the loopback device from the node itself.
+#[classifier]
+pub fn int_in(ctx: TcContext) -> i32 {
+    incoming::run(&ctx, incoming::Device::Internal)
+}
+
+/// Packets that leave towards a pod.
+#[classifier]
+pub fn int_out(ctx: TcContext) -> i32 {
+    outgoing::run(&ctx, outgoing::Device::Internal)
+}
+
+/// Tells the time of the programs' clock, for the agent, which has no other way to read it. Attached to nothing.
+#[classifier]
+pub fn clock(_: TcContext) -> i32 {
+    conntrack::now() as i32
 }
 
 /// connect(2) to an IPv4 address.

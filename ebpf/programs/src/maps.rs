@@ -4,17 +4,20 @@ use aya_ebpf::{
     bindings::bpf_fib_lookup,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use roadstead_abi::{
-    Addr, Backend, CtEntry, CtKey, DropKey, NodeConfig, Peer, SvcKey, SvcValue, UdpReverseKey, limits,
+    Addr, Affinity, AffinityKey, Backend, Counters, CtEntry, CtKey, DropKey, FragmentKey, FragmentPorts, NodeConfig,
+    Peer, RangeData, RejectBudget, SvcKey, SvcValue, Trace, UdpReverseKey, limits,
 };
+
+use crate::packet::Parcel;
 
 /// Frontends. The agent writes, every program reads.
 #[map]
 pub(crate) static SERVICES: HashMap<SvcKey, SvcValue> = HashMap::with_max_entries(limits::SERVICES, NO_PREALLOC);
 
-/// Backend ids in ranges. The agent writes, every program reads.
+/// Backend ids in ranges: sets and Maglev tables. The agent writes, every program reads.
 #[map]
 pub(crate) static SLOTS: Array<u32> = Array::with_max_entries(limits::SLOTS, 0);
 
@@ -26,18 +29,41 @@ pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(limits::BAC
 #[map]
 pub(crate) static VIPS: HashMap<Addr, u32> = HashMap::with_max_entries(limits::VIPS, NO_PREALLOC);
 
-/// Addresses of this node that serve node ports. The agent writes, every program reads.
+/// Addresses of this node; the value is a set of `node_address`. The agent writes, every program reads.
 #[map]
-pub(crate) static NODE_PORT_IPS: HashMap<Addr, u32> = HashMap::with_max_entries(limits::NODE_PORT_IPS, 0);
+pub(crate) static NODE_ADDRESSES: HashMap<Addr, u32> = HashMap::with_max_entries(limits::NODE_ADDRESSES, 0);
 
-/// Devices with programs attached, by index. The agent writes, `uplink_in` reads.
+/// Source ranges by the id that a frontend names. The agent writes, every program reads for new flows.
+#[map]
+pub(crate) static RANGES: LpmTrie<RangeData, u32> = LpmTrie::with_max_entries(limits::RANGES, NO_PREALLOC);
+
+/// Networks of pods; the value is a set of `network`. The agent writes, the packet programs read for new flows.
+#[map]
+pub(crate) static NETWORKS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(limits::NETWORKS, NO_PREALLOC);
+
+/// A bit for each address that is worth a lookup, and for some that are not. The agent writes, every program reads: a
+/// packet of no Service costs no more than this.
+#[map]
+pub(crate) static FILTER: Array<u64> = Array::with_max_entries(limits::FILTER_BITS / 64, 0);
+
+/// Devices with the uplink programs attached, by index. The agent writes, the packet programs read.
 #[map]
 pub(crate) static UPLINKS: HashMap<u32, u32> = HashMap::with_max_entries(limits::UPLINKS, 0);
 
-/// Flows. `uplink_in` writes, both uplink programs read and stamp, the agent frees. Never LRU: a new flow must not
-/// evict a live one; preallocated: an insert costs a third of one that allocates.
+/// Flows. The packet programs write, read and stamp, the agent frees. Never LRU: a new flow must not evict a live one;
+/// preallocated: an insert costs a third of one that allocates.
 #[map]
 pub(crate) static CONNTRACK: HashMap<CtKey, CtEntry> = HashMap::with_max_entries(limits::CONNTRACK, 0);
+
+/// Ports of fragmented datagrams. The packet programs write and read. LRU: what is not asked for again is forgotten.
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+
+/// Which backend a client had, for Services with session affinity. Every program writes and reads. LRU: a forgotten
+/// client gets another backend.
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(limits::AFFINITY, 0);
 
 /// What a connected socket asked for; freed with the socket. The socket programs write and read.
 #[btf_map]
@@ -52,19 +78,39 @@ pub(crate) static UDP_REVERSE: LruHashMap<UdpReverseKey, Peer> = LruHashMap::wit
 #[map]
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(limits::DROPS, 0);
 
+/// Traffic by id of the Service port. Every program writes, the agent reads.
+#[map]
+pub(crate) static SERVICE_COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(limits::COUNTERS, 0);
+
+/// Traffic by id of the backend. Every program writes, the agent reads.
+#[map]
+pub(crate) static BACKEND_COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(limits::COUNTERS, 0);
+
+/// New flows and drops, while somebody traces. Every program writes, `roadstead trace` reads.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS, 0);
+
+/// Whether somebody traces, one entry. `roadstead trace` writes, every program reads.
+#[map]
+pub(crate) static TRACE: Array<Trace> = Array::with_max_entries(1, 0);
+
+/// What is left of a CPU's budget for rejections. The packet programs write and read.
+#[map]
+pub(crate) static REJECTIONS: PerCpuArray<RejectBudget> = PerCpuArray::with_max_entries(1, 0);
+
 /// The node's own values, one entry. The agent writes, every program reads.
 #[map]
 pub(crate) static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
-/// What the uplink programs work on: larger than the stack would bear. One element a program, because one may run on a
-/// CPU while the other is suspended on it. Nothing survives a run.
+/// What the packet programs work on: larger than the stack would bear. One element a program, because one may run on a
+/// CPU while another is suspended on it. Nothing survives a run.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(4, 0);
 
 /// An element of [`SCRATCH`].
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// The packet's tuple.
+    /// The packet's tuple; for an ICMP error the tuple of a packet that would answer the one it quotes.
     pub(crate) key: CtKey,
     /// The entry of its flow.
     pub(crate) entry: CtEntry,
@@ -72,6 +118,12 @@ pub(crate) struct Scratch {
     pub(crate) other_key: CtKey,
     /// The other direction's entry, while a flow is created.
     pub(crate) other_entry: CtEntry,
+    /// What the packet is.
+    pub(crate) parcel: Parcel,
+    /// The datagram that a fragment belongs to.
+    pub(crate) fragment: FragmentKey,
+    /// The frontend of a new flow.
+    pub(crate) service: SvcValue,
     /// A question to the routing table.
     pub(crate) route: bpf_fib_lookup,
 }

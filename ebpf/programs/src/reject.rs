@@ -6,48 +6,68 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_csum_diff, bpf_redirect, bpf_skb_change_tail},
+    helpers::generated::{bpf_csum_diff, bpf_skb_change_tail},
     programs::TcContext,
 };
-use roadstead_abi::{CtKey, proto};
+use roadstead_abi::{CtKey, limits, proto};
 use roadstead_datapath::{
     icmp::{self, UnreachableV6},
     reset::{Offload, Segment, reset_v6},
 };
 
 use crate::{
-    packet::{ETH_LEN, Family, Flow, ptr_at, read, tcp},
+    conntrack,
+    maps::REJECTIONS,
+    packet::{ETH_LEN, Family, Packet, ptr_at, read, tcp},
     route,
 };
 
 const BPF_ADJ_ROOM_MAC: u32 = 1;
 
-/// Turns the packet into the error and sends it back; `None` when it cannot be built, then the packet drops.
+/// Turns the packet into the error and sends it back by the device that it was met on, out of it or with
+/// [`route::BPF_F_INGRESS`] into it; `None` when it cannot be built or the CPU has sent enough, then the packet drops.
 #[inline(always)]
-pub(crate) fn port_unreachable(ctx: &TcContext, flow: &Flow, key: &CtKey) -> Option<i32> {
-    match (flow.family, flow.proto) {
-        (Family::V4, proto::TCP) => reply_v4::<40>(ctx, flow, key)?,
-        (Family::V4, _) => reply_v4::<28>(ctx, flow, key)?,
-        (Family::V6, proto::TCP) => reply_and_reset(ctx, flow, key)?,
-        (Family::V6, _) => reply_v6::<48>(ctx, key)?,
+pub(crate) fn port_unreachable(ctx: &TcContext, packet: &Packet, key: &CtKey, flags: u64) -> Option<i32> {
+    if !packet.has_header() || !within_budget() {
+        return None;
     }
-    // SAFETY: the helper takes a device index and flags; 0 is the egress of the device.
-    Some(unsafe { bpf_redirect(route::ingress_ifindex(ctx), 0) } as i32)
+    match (packet.family, packet.proto) {
+        (Family::V4, proto::TCP) => reply_v4::<40>(ctx, packet, key)?,
+        (Family::V4, _) => reply_v4::<28>(ctx, packet, key)?,
+        (Family::V6, proto::TCP) => reply_and_reset(ctx, packet, key, flags)?,
+        (Family::V6, _) => reply_v6::<48>(ctx, packet, key)?,
+    }
+    Some(route::back(route::ifindex(ctx), flags))
+}
+
+/// A flood of strangers' packets must not become a flood of answers (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+#[inline(always)]
+fn within_budget() -> bool {
+    let Some(pointer) = REJECTIONS.get_ptr_mut(0) else { return false };
+    // SAFETY: the map returned the pointer, and the element is this CPU's own.
+    let budget = unsafe { &mut *pointer };
+    let now = conntrack::now();
+    if budget.time != now {
+        budget.time = now;
+        budget.count = 0;
+    }
+    budget.count += 1;
+    budget.count <= limits::REJECTIONS
 }
 
 /// Sends the error as a copy, and leaves the reset in its place. A reset is never answered with one.
 #[inline(always)]
-fn reply_and_reset(ctx: &TcContext, flow: &Flow, key: &CtKey) -> Option<()> {
+fn reply_and_reset(ctx: &TcContext, packet: &Packet, key: &CtKey, flags: u64) -> Option<()> {
     let segment = Segment {
-        seq: u32::from_be(read(ctx, flow.l4 + 4)?),
-        ack: u32::from_be(read(ctx, flow.l4 + 8)?),
-        flags: flow.tcp_flags,
+        seq: u32::from_be(read(ctx, packet.l4 + 4)?),
+        ack: u32::from_be(read(ctx, packet.l4 + 8)?),
+        flags: packet.tcp_flags,
     };
-    reply_v6::<60>(ctx, key)?;
-    if flow.tcp_flags & tcp::RST != 0 {
+    reply_v6::<60>(ctx, packet, key)?;
+    if packet.tcp_flags & tcp::RST != 0 {
         return Some(());
     }
-    ctx.clone_redirect(route::ingress_ifindex(ctx), 0).ok()?;
+    ctx.clone_redirect(route::ifindex(ctx), flags).ok()?;
     ctx.adjust_room(-(size_of::<UnreachableV6>() as i32), BPF_ADJ_ROOM_MAC, 0).ok()?;
     let packet = reset_v6(key, segment, offload(ctx)?);
     ctx.store(ETH_LEN, &packet, 0).ok()
@@ -66,8 +86,8 @@ fn offload(ctx: &TcContext) -> Option<Offload> {
 
 /// Packets with IP options are dropped instead: their quote would have no constant length.
 #[inline(always)]
-fn reply_v4<const QUOTE: usize>(ctx: &TcContext, flow: &Flow, key: &CtKey) -> Option<()> {
-    if flow.l4 != ETH_LEN + 20 {
+fn reply_v4<const QUOTE: usize>(ctx: &TcContext, packet: &Packet, key: &CtKey) -> Option<()> {
+    if packet.l4 != ETH_LEN + 20 {
         return None;
     }
     let sum = quote_sum::<QUOTE>(ctx)?;
@@ -78,7 +98,10 @@ fn reply_v4<const QUOTE: usize>(ctx: &TcContext, flow: &Flow, key: &CtKey) -> Op
 }
 
 #[inline(always)]
-fn reply_v6<const QUOTE: usize>(ctx: &TcContext, key: &CtKey) -> Option<()> {
+fn reply_v6<const QUOTE: usize>(ctx: &TcContext, packet: &Packet, key: &CtKey) -> Option<()> {
+    if packet.l4 != ETH_LEN + 40 {
+        return None;
+    }
     let sum = quote_sum::<QUOTE>(ctx)?;
     let head = icmp::port_unreachable_v6(&key.dst, &key.src, QUOTE as u16, sum);
     make_room::<QUOTE>(ctx, size_of_val(&head) as i32)?;

@@ -4,16 +4,17 @@
 //! itself is written directly. After a helper every packet pointer is fetched anew.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{CtEntry, CtKey, DropReason, proto};
+use roadstead_abi::{Addr, CtEntry, CtKey, DropReason, proto};
 use roadstead_datapath::checksum;
 
 use crate::{
     drops::Drop,
-    packet::{ETH_LEN, Family, Flow, ptr_at, read},
+    icmp_error,
+    packet::{ETH_LEN, Family, Form, Packet, ptr_at, read},
 };
 
-const BPF_F_RECOMPUTE_CSUM: u64 = 1;
-const BPF_F_PSEUDO_HDR: u64 = 0x10;
+pub(crate) const BPF_F_RECOMPUTE_CSUM: u64 = 1;
+pub(crate) const BPF_F_PSEUDO_HDR: u64 = 0x10;
 const BPF_F_MARK_MANGLED_0: u64 = 0x20;
 
 /// Writes the entry's tuple into the packet; one hop less where the packet is sent on from here.
@@ -21,18 +22,23 @@ const BPF_F_MARK_MANGLED_0: u64 = 0x20;
 /// # Errors
 /// [`DropReason::HopLimit`] when the packet may not be sent on, [`DropReason::Rewrite`] when it cannot be written.
 #[inline(always)]
-pub(crate) fn apply(ctx: &TcContext, flow: &Flow, key: &CtKey, entry: &CtEntry) -> Result<(), Drop> {
+pub(crate) fn apply(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEntry) -> Result<(), Drop> {
     let sends_on = entry.ifindex != 0;
-    if sends_on && hops(ctx, flow.family).ok_or(DropReason::Malformed)? <= 1 {
+    if sends_on && hops(ctx, packet.family).ok_or(DropReason::Malformed)? <= 1 {
         return Err(Drop::of(DropReason::HopLimit, entry.service));
     }
     let failed = Drop::of(DropReason::Rewrite, entry.service);
-    transport_checksum(ctx, flow, key, entry).ok_or(failed)?;
-    match flow.family {
-        Family::V4 => addresses_v4(ctx, key, entry, u16::from(sends_on)).ok_or(failed)?,
-        Family::V6 => addresses_v6(ctx, entry, u8::from(sends_on)).ok_or(failed)?,
+    if packet.form == Form::Error {
+        return icmp_error::apply(ctx, packet, key, entry).ok_or(failed);
     }
-    ports(ctx, flow, entry).ok_or(failed)
+    if packet.has_header() {
+        transport_checksum(ctx, packet, key, entry).ok_or(failed)?;
+        ports(ctx, packet, entry).ok_or(failed)?;
+    }
+    match packet.family {
+        Family::V4 => addresses_v4(ctx, key, entry, u16::from(sends_on)).ok_or(failed),
+        Family::V6 => addresses_v6(ctx, entry, u8::from(sends_on)).ok_or(failed),
+    }
 }
 
 #[inline(always)]
@@ -44,13 +50,13 @@ fn hops(ctx: &TcContext, family: Family) -> Option<u8> {
 }
 
 #[inline(always)]
-fn transport_checksum(ctx: &TcContext, flow: &Flow, key: &CtKey, entry: &CtEntry) -> Option<()> {
+fn transport_checksum(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEntry) -> Option<()> {
     let addresses = checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst));
     let ports = checksum::ports_diff((key.sport, key.dport), (entry.sport, entry.dport));
     // A UDP checksum of 0 is none (RFC 768) and stays 0.
-    let (field, flags) = match flow.proto {
-        proto::UDP => (flow.l4 + 6, BPF_F_MARK_MANGLED_0),
-        _ => (flow.l4 + 16, 0),
+    let (field, flags) = match packet.proto {
+        proto::UDP => (packet.l4 + 6, BPF_F_MARK_MANGLED_0),
+        _ => (packet.l4 + 16, 0),
     };
     ctx.l4_csum_replace(field, 0, addresses.into(), flags | BPF_F_PSEUDO_HDR).ok()?;
     ctx.l4_csum_replace(field, 0, ports.into(), flags).ok()
@@ -77,18 +83,24 @@ fn addresses_v4(ctx: &TcContext, key: &CtKey, entry: &CtEntry, hops: u16) -> Opt
 /// must follow the header: store with BPF_F_RECOMPUTE_CSUM, and the pseudo-header update above takes it back.
 #[inline(always)]
 fn addresses_v6(ctx: &TcContext, entry: &CtEntry, hops: u8) -> Option<()> {
-    if hops > 0 {
-        let mut word: [u8; 2] = read(ctx, ETH_LEN + 6)?;
-        word[1] -= hops;
-        ctx.store(ETH_LEN + 6, &word, BPF_F_RECOMPUTE_CSUM).ok()?;
-    }
-    ctx.store(ETH_LEN + 8, &entry.src, BPF_F_RECOMPUTE_CSUM).ok()?;
-    ctx.store(ETH_LEN + 24, &entry.dst, BPF_F_RECOMPUTE_CSUM).ok()
+    // Next header and hop limit, source, destination: bytes 6 to 39 of the header, in one call.
+    let [next, limit]: [u8; 2] = read(ctx, ETH_LEN + 6)?;
+    let tail = HeaderV6 { next, limit: limit - hops, src: entry.src, dst: entry.dst };
+    ctx.store(ETH_LEN + 6, &tail, BPF_F_RECOMPUTE_CSUM).ok()
+}
+
+/// The end of an IPv6 header as it stands in the packet.
+#[repr(C, packed)]
+struct HeaderV6 {
+    next: u8,
+    limit: u8,
+    src: Addr,
+    dst: Addr,
 }
 
 #[inline(always)]
-fn ports(ctx: &TcContext, flow: &Flow, entry: &CtEntry) -> Option<()> {
-    let pointer = ptr_at::<[u16; 2]>(ctx, flow.l4)?;
+fn ports(ctx: &TcContext, packet: &Packet, entry: &CtEntry) -> Option<()> {
+    let pointer = ptr_at::<[u16; 2]>(ctx, packet.l4)?;
     // SAFETY: `ptr_at` has checked the bounds.
     unsafe { pointer.write_unaligned([entry.sport.0, entry.dport.0]) };
     Some(())

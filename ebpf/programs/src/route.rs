@@ -1,15 +1,23 @@
-//! Where a backend is: on this node, or behind one of its uplinks.
+//! Where a backend is: on this node, behind one of its devices or beyond an uplink; and how a packet gets there.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_fib_lookup,
-    helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh},
+    helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh},
     programs::TcContext,
 };
-use roadstead_abi::{Addr, DropReason};
-use roadstead_datapath::nat::Way;
+use roadstead_abi::{Addr, CtEntry, DropReason, ct_flags};
+use roadstead_datapath::way::Place;
 
-use crate::{maps::UPLINKS, service};
+use crate::maps::UPLINKS;
+
+/// Verdicts of tc in the form tcx takes them: NEXT lets other programs on the device see the packet.
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const SHOT: i32 = 2;
+/// A redirected packet comes in on the device instead of leaving by it.
+pub(crate) const BPF_F_INGRESS: u64 = 1;
+/// The loopback device is the first one of every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -21,52 +29,55 @@ const FIB_ENCAPSULATED: i64 = 6;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const FIB_TOO_LONG: i64 = 8;
 
-/// How packets of a new flow reach the backend.
-///
-/// Remote is what leaves through an uplink: only there do replies come back to the programs. An address of this node,
-/// or behind another device of it (a pod), is local.
+/// Where a backend is, with the device towards it (0 for an address of this node).
 ///
 /// # Errors
-/// [`DropReason::NoRoute`] or [`DropReason::NoNodeAddress`].
+/// [`DropReason::NoRoute`].
 #[inline(always)]
-pub(crate) fn to_backend(
+pub(crate) fn place(
     ctx: &TcContext,
     query: &mut bpf_fib_lookup,
-    backend: &Addr,
-) -> Result<Way<'static>, DropReason> {
-    let node = service::node().ok_or(DropReason::NoNodeAddress)?;
-    let source = if backend.is_v4() { &node.ipv4 } else { &node.ipv6 };
-    let ingress = ingress_ifindex(ctx);
-    let result = lookup(ctx, query, source, backend, ingress);
-    let ifindex = query.ifindex;
+    source: &Addr,
+    destination: &Addr,
+) -> Result<(Place, u32), DropReason> {
+    let result = lookup(ctx, query, source, destination, ifindex(ctx));
     match result {
         // With forwarding off the stack can still deliver to the node itself, and drops the rest; a route with an
         // encapsulation of its own is the stack's to take.
-        FIB_NOT_FORWARDED | FIB_FORWARDING_OFF | FIB_ENCAPSULATED => Ok(Way::Local),
+        FIB_NOT_FORWARDED | FIB_FORWARDING_OFF | FIB_ENCAPSULATED => Ok((Place::Here, 0)),
         // The length is judged where the packet is sent.
         FIB_SUCCESS | FIB_NO_NEIGHBOUR | FIB_TOO_LONG => {
-            if UPLINKS.get_ptr(&ifindex).is_none() {
-                return Ok(Way::Local);
-            }
-            if *source == Addr::UNSPECIFIED {
-                return Err(DropReason::NoNodeAddress);
-            }
-            Ok(Way::Remote { node: source, ifindex, client_ifindex: ingress })
+            let device = query.ifindex;
+            let beyond = UPLINKS.get_ptr(&device).is_some();
+            Ok((if beyond { Place::Beyond } else { Place::Behind }, device))
         }
         _ => Err(DropReason::NoRoute),
     }
 }
 
-/// Sends the packet out of a device, to the neighbour that its destination routes to.
+/// Sends the packet on as its flow's entry says.
 #[inline(always)]
-pub(crate) fn send(ifindex: u32) -> i32 {
-    // SAFETY: no parameters are passed, so the helper looks the neighbour up itself.
-    (unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) }) as i32
+pub(crate) fn send(entry: &CtEntry) -> i32 {
+    if entry.ifindex == 0 {
+        return NEXT;
+    }
+    if entry.flags & ct_flags::INGRESS != 0 {
+        return back(entry.ifindex, BPF_F_INGRESS);
+    }
+    // SAFETY: no parameters are passed, so the helper looks the neighbour of the packet's destination up itself.
+    (unsafe { bpf_redirect_neigh(entry.ifindex, core::ptr::null_mut(), 0, 0) }) as i32
+}
+
+/// Sends the packet out of a device, or with [`BPF_F_INGRESS`] into it, with the hardware addresses that it has.
+#[inline(always)]
+pub(crate) fn back(ifindex: u32, flags: u64) -> i32 {
+    // SAFETY: the helper takes a device index and flags.
+    (unsafe { bpf_redirect(ifindex, flags) }) as i32
 }
 
 /// The device that the packet came in on, or leaves through.
 #[inline(always)]
-pub(crate) fn ingress_ifindex(ctx: &TcContext) -> u32 {
+pub(crate) fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's, valid for the program's run.
     unsafe { (*ctx.skb.skb).ifindex }
 }

@@ -4,17 +4,21 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use roadstead_abi::{Addr, Backend, Be16, DropReason, Peer, SvcValue, UdpReverseKey, proto};
+use roadstead_abi::{
+    Addr, AffinityKey, Backend, Be16, CtKey, DropReason, NodeConfig, Peer, SvcValue, UdpReverseKey, hook, kind, proto,
+};
 use roadstead_datapath::{
     select,
-    verdict::{Origin, endpoint_set},
+    verdict::{Origin, decide, origin_of_socket},
 };
 
 use crate::{
+    counters::{self, Telling},
     drops::Drop,
+    filter,
     maps::{SOCKET_PEERS, UDP_REVERSE},
     service,
 };
@@ -39,75 +43,133 @@ pub(crate) fn outgoing<const FAMILY: u8>(ctx: &SockAddrContext, hook: Hook) -> i
     let Some(protocol) = protocol(sock) else { return ALLOW };
     let asked = address::<FAMILY>(sock);
     let port = port(sock);
-    match translate(ctx, hook, asked, port, protocol) {
+    let call = Call { hook, asked, port, protocol, family: FAMILY };
+    match translate(ctx, &call) {
         Ok(None) => ALLOW,
         Ok(Some(backend)) => {
             set_address::<FAMILY>(sock, &backend.addr);
             set_port(sock, backend.port);
             ALLOW
         }
-        Err(drop) => refuse(drop),
+        Err(drop) => refuse(drop, &call),
     }
 }
 
-/// Silence is the uplink's business: the address stays, and the packets end there.
+/// What a system call asks for.
+#[derive(Clone, Copy)]
+struct Call {
+    hook: Hook,
+    asked: Addr,
+    port: Be16,
+    protocol: u8,
+    family: u8,
+}
+
+impl Call {
+    /// The tuple for whoever traces; the source is not known yet.
+    #[inline(always)]
+    fn key(&self) -> CtKey {
+        CtKey {
+            src: Addr::UNSPECIFIED,
+            dst: self.asked,
+            sport: Be16(0),
+            dport: self.port,
+            proto: self.protocol,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Silence is the packet programs' business: the address stays, and the packets end there.
 #[inline(always)]
-fn refuse(drop: Drop) -> i32 {
-    if matches!(drop.reason, DropReason::NoLocalEndpoints) {
+fn refuse(drop: Drop, call: &Call) -> i32 {
+    if !drop.reason.is_rejected() && !matches!(drop.reason, DropReason::Inconsistent) {
         return ALLOW;
     }
     drop.count();
+    drop.tell(&call.key(), hook::SOCKET, 0);
     // SAFETY: the helper sets what the system call returns (kernel 5.18 and later).
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY
 }
 
 #[inline(always)]
-fn translate(
-    ctx: &SockAddrContext,
-    hook: Hook,
-    asked: Addr,
-    port: Be16,
-    protocol: u8,
-) -> Result<Option<&'static Backend>, Drop> {
-    let Some(found) = frontend(ctx, &asked, port, protocol) else {
-        if service::is_vip(&asked) {
+fn translate(ctx: &SockAddrContext, call: &Call) -> Result<Option<&'static Backend>, Drop> {
+    let Some(node) = service::node() else { return Ok(None) };
+    let may_be_frontend = filter::may_be_frontend(&call.asked);
+    if !may_be_frontend && !service::is_node_port(node, call.port) {
+        return Ok(None);
+    }
+    let netns = netns_cookie(ctx);
+    let mut found = SvcValue::default();
+    if !frontend(call, node, may_be_frontend, netns, &mut found) {
+        if may_be_frontend && service::is_vip(&call.asked) {
             return Err(DropReason::UnknownPort.into());
         }
         return Ok(None);
-    };
-    let set = endpoint_set(&found, Origin::InCluster).map_err(|reason| Drop::of(reason, found.service))?;
+    }
+    let origin = origin_of_socket(netns == node.netns_cookie, node.flags);
+    if is_for_packets(&found, origin, node, call.family) {
+        return Ok(None);
+    }
+    let verdict = decide(&found, origin, node.flags).map_err(|reason| Drop::of(reason, found.service))?;
     let cookie = socket_cookie(ctx);
-    let number = match hook {
-        // SAFETY: the helper takes nothing and returns a number.
-        Hook::Connect => unsafe { bpf_get_prandom_u32() },
-        // One unconnected socket keeps to one backend as long as the set stays.
-        Hook::SendMsg => select::cookie_hash(cookie, port),
+    // One unconnected socket keeps to one backend as long as the set stays.
+    let hash = select::cookie_hash(cookie, call.port);
+    let client = AffinityKey::of_socket(netns, call.family, found.service);
+    let (id, backend) = match call.hook {
+        Hook::Connect => service::choose(&found, &verdict.set, hash, &client)?,
+        Hook::SendMsg => service::choose_by(&found, &verdict.set, hash, &client)?,
     };
-    let (_, backend) = service::pick(found.service, set, number)?;
-    let peer = Peer { asked, backend: backend.addr, asked_port: port, backend_port: backend.port };
-    remember(ctx, hook, protocol, cookie, peer);
+    let peer = Peer { asked: call.asked, backend: backend.addr, asked_port: call.port, backend_port: backend.port };
+    remember(ctx, call, cookie, peer);
+    counters::connection(found.service, id);
+    tell(call, &found, backend);
     Ok(Some(backend))
 }
 
 #[inline(always)]
-fn frontend(ctx: &SockAddrContext, asked: &Addr, port: Be16, protocol: u8) -> Option<SvcValue> {
-    if let Some(found) = service::at_address(*asked, port, protocol) {
-        return Some(found);
+fn tell(call: &Call, found: &SvcValue, backend: &Backend) {
+    counters::tell(Telling {
+        key: &call.key(),
+        backend: &backend.addr,
+        backend_port: backend.port,
+        hook: hook::SOCKET,
+        reason: 0,
+        service: found.service,
+        ifindex: 0,
+    });
+}
+
+#[inline(always)]
+fn frontend(call: &Call, node: &NodeConfig, may_be_frontend: bool, netns: u64, found: &mut SvcValue) -> bool {
+    if may_be_frontend && service::at_address(call.asked, call.port, call.protocol, found) {
+        // A socket that asks for an endpoint which is gone means that one; its packets are another matter.
+        return found.kind != kind::TOMBSTONE;
     }
-    let node = service::node()?;
-    if !service::is_node_port(node, port) {
-        return None;
+    if !service::is_node_port(node, call.port) {
+        return false;
     }
     // A pod's loopback is its own.
-    let ours = service::serves_node_ports(asked) || (asked.is_loopback() && netns_cookie(ctx) == node.netns_cookie);
-    if ours { service::at_node_port(asked, port, protocol) } else { None }
+    let ours = service::serves_node_ports(&call.asked) || (call.asked.is_loopback() && netns == node.netns_cookie);
+    ours && service::at_node_port(&call.asked, call.port, call.protocol, found)
+}
+
+/// Whether the address stays and the packet programs judge: a pod's source is not known yet where it matters, and what
+/// the node may not reach is dropped in silence.
+#[inline(always)]
+fn is_for_packets(found: &SvcValue, origin: Origin, node: &NodeConfig, family: u8) -> bool {
+    if found.ranges == 0 {
+        return false;
+    }
+    let source = if family == 4 { &node.ipv4 } else { &node.ipv6 };
+    !matches!(origin, Origin::Node) || !service::lets_in(found, source)
 }
 
 /// Failing to remember costs the application the Service's address in getpeername, nothing else.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext, hook: Hook, protocol: u8, cookie: u64, peer: Peer) {
-    if hook == Hook::Connect {
+fn remember(ctx: &SockAddrContext, call: &Call, cookie: u64, peer: Peer) {
+    if call.hook == Hook::Connect {
         let mut value = peer;
         // SAFETY: the map hands out the storage of the context's own socket.
         let stored = unsafe { SOCKET_PEERS.get_or_insert_ptr_mut(ctx, Some(&mut value)) };
@@ -116,7 +178,7 @@ fn remember(ctx: &SockAddrContext, hook: Hook, protocol: u8, cookie: u64, peer: 
             unsafe { *stored = peer };
         }
     }
-    if protocol == proto::UDP {
+    if call.protocol == proto::UDP {
         let key = UdpReverseKey { cookie, addr: peer.backend, port: peer.backend_port, reserved: [0; 3] };
         let _ = UDP_REVERSE.insert(key, peer, 0);
     }

@@ -61,8 +61,8 @@ fn cases(client: &str, vip: &str, node: &str, stranger: &str) -> Vec<Case> {
         case("a late packet of no flow", frame(vip, 81, TcpAck), REDIRECT, Some(DropReason::NoEndpoints)),
         case("a ping to a Service", frame(vip, 0, Icmp), DROP, Some(DropReason::UnknownProtocol)),
         case("a ping to the node", frame(node, 0, Icmp), NEXT, None),
-        case("a fragment to a Service", frame(vip, 80, Udp).fragmented(), DROP, Some(DropReason::Fragment)),
-        case("a fragment to a stranger", frame(stranger, 80, Udp).fragmented(), NEXT, None),
+        case("a later fragment to a Service whose first one was not seen", frame(vip, 80, Udp).later_fragment(), DROP, Some(DropReason::Fragment)),
+        case("a fragment to a stranger", frame(stranger, 80, Udp).later_fragment(), NEXT, None),
         case("a packet cut short", frame(vip, 80, Tcp).cut(8), DROP, Some(DropReason::Malformed)),
     ]
 }
@@ -151,13 +151,13 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() {
 
 #[test]
 fn a_connection_counts_as_established_when_the_client_has_acknowledged_the_handshake() {
-    use ct_flags::{ACKED, REPLY, SEEN};
+    use ct_flags::{ACKED, AT_EGRESS, REPLY, SEEN};
     let Some(bench) = Bench::open() else { return };
     let (client, vip, backend) = ("192.0.2.9", "198.51.100.10", "127.0.0.9");
     let steps = [
-        ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::Tcp), [SEEN, REPLY]),
-        ("uplink_out", Frame::new(backend, client, 8_080, 40_000, Transport::TcpSynAck), [SEEN, REPLY | SEEN]),
-        ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::TcpAck), [SEEN | ACKED, REPLY | SEEN]),
+        ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::Tcp), [SEEN, REPLY | AT_EGRESS]),
+        ("uplink_out", Frame::new(backend, client, 8_080, 40_000, Transport::TcpSynAck), [SEEN, REPLY | AT_EGRESS | SEEN]),
+        ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::TcpAck), [SEEN | ACKED, REPLY | AT_EGRESS | SEEN]),
     ];
     for (program, frame, expected) in steps {
         assert_eq!(bench.programs.run(program, &frame.bytes()).unwrap().verdict, NEXT);
@@ -167,16 +167,16 @@ fn a_connection_counts_as_established_when_the_client_has_acknowledged_the_hands
 
 #[test]
 fn a_port_that_was_refused_opens_a_new_connection_the_next_time() {
-    use ct_flags::{REPLY, RST, SEEN};
+    use ct_flags::{AT_EGRESS, REPLY, RST, SEEN};
     let Some(bench) = Bench::open() else { return };
     let (client, vip, backend) = ("192.0.2.9", "198.51.100.10", "127.0.0.9");
     let syn = Frame::new(client, vip, 40_000, 80, Transport::Tcp);
     let refusal = Frame::new(backend, client, 8_080, 40_000, Transport::TcpRst);
     assert_eq!(bench.programs.run("uplink_in", &syn.bytes()).unwrap().verdict, NEXT);
     assert_eq!(bench.programs.run("uplink_out", &refusal.bytes()).unwrap().verdict, NEXT);
-    assert_eq!(bench.conntrack_flags(), [SEEN, REPLY | SEEN | RST]);
+    assert_eq!(bench.conntrack_flags(), [SEEN, REPLY | AT_EGRESS | SEEN | RST]);
     assert_eq!(bench.programs.run("uplink_in", &syn.bytes()).unwrap().verdict, NEXT);
-    assert_eq!(bench.conntrack_flags(), [SEEN, REPLY], "nothing of the refused connection is left");
+    assert_eq!(bench.conntrack_flags(), [SEEN, REPLY | AT_EGRESS], "nothing of the refused connection is left");
 }
 
 #[test]

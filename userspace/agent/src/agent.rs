@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use roadstead_dataplane::{
     addresses::{NodeAddresses, to_map},
-    attach::Uplinks,
+    attach::{Attached, Role},
     conntrack, counters,
     frontends::{self, Frontends, NodeView},
     load::Programs,
@@ -35,7 +35,8 @@ pub(crate) struct Agent {
     programs: Programs,
     reconciler: Reconciler<KernelMaps>,
     flows: FlowMaps,
-    uplinks: Uplinks,
+    uplinks: Attached,
+    internals: Attached,
     netns_cookie: u64,
     snapshot: Arc<Snapshot>,
     desired: Frontends,
@@ -61,7 +62,8 @@ impl Agent {
             programs,
             reconciler,
             flows,
-            uplinks: Uplinks::default(),
+            uplinks: Attached::new(Role::Uplink),
+            internals: Attached::new(Role::Internal),
             netns_cookie,
             snapshot: Arc::default(),
             desired: Frontends::default(),
@@ -168,8 +170,15 @@ impl Agent {
     fn collect_flows(&mut self) {
         let (reconciler, desired) = (&self.reconciler, &self.desired);
         let may_go_on = |port, endpoint: &_| reconciler.may_go_on(desired, port, endpoint);
-        match conntrack::collect(&mut self.flows, may_go_on) {
-            Ok(collected) => self.metrics.conntrack(collected),
+        let time = match self.programs.time() {
+            Ok(time) => time,
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "cannot read the programs' clock");
+                return;
+            }
+        };
+        match conntrack::collect(&mut self.flows, time, may_go_on) {
+            Ok(collected) => self.metrics.conntrack(&collected),
             Err(error) => warn!(%error, "cannot collect expired flows"),
         }
     }
@@ -183,6 +192,15 @@ impl Agent {
         }
         let devices = &self.devices;
         let wanted = devices.uplinks(&self.flags.devices, &self.node_addresses(devices).0)?;
+        let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).ok().map(|i| (i, name.clone()));
+        let internal: std::collections::BTreeMap<u32, String> = devices
+            .ethernet
+            .iter()
+            .filter(|name| !wanted.contains(*name) && !name.starts_with("cni"))
+            .filter_map(index)
+            .collect();
+        let wanted: std::collections::BTreeMap<u32, String> = wanted.iter().filter_map(index).collect();
+        self.internals.follow(&mut self.programs, &mut self.flows, &internal)?;
         if self.uplinks.follow(&mut self.programs, &mut self.flows, &wanted)? {
             let names: Vec<_> = self.uplinks.names().collect();
             info!(devices = names.join(","), "attached to the uplinks");

@@ -77,7 +77,7 @@ impl Metrics {
     }
 
     /// A collection of expired flows has ended.
-    pub(crate) fn conntrack(&self, collected: Collected) {
+    pub(crate) fn conntrack(&self, collected: &Collected) {
         self.conntrack_entries.set(count(collected.live));
         self.conntrack_freed.inc_by(collected.freed as u64);
     }

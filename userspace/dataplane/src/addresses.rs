@@ -73,7 +73,7 @@ impl NodeAddresses {
             ipv6: self.ipv6().map_or(Addr::UNSPECIFIED, to_map),
             node_port_first: *node_ports.start(),
             node_port_last: *node_ports.end(),
-            reserved: 0,
+            ..NodeConfig::default()
         }
     }
 }

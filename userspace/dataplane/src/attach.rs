@@ -18,24 +18,54 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{
     conntrack,
-    load::{LoadError, Programs, UPLINK_PROGRAMS},
+    load::{INTERNAL_PROGRAMS, LoadError, Programs, UPLINK_PROGRAMS},
     maps::{FlowMaps, MapError},
     syscall,
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The devices that carry the uplink programs.
-#[derive(Debug, Default)]
-pub struct Uplinks(BTreeMap<u32, String>);
+/// What a device is to the node, which decides the programs that it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It faces the network.
+    Uplink,
+    /// It faces pods, or is the loopback device.
+    Internal,
+}
 
-impl Uplinks {
-    /// Names of the devices.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.values().map(String::as_str)
+impl Role {
+    /// The programs, the one for packets that come in first.
+    #[must_use]
+    pub const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Uplink => UPLINK_PROGRAMS,
+            Self::Internal => INTERNAL_PROGRAMS,
+        }
+    }
+}
+
+/// The devices of one role that carry its programs.
+#[derive(Debug)]
+pub struct Attached {
+    role: Role,
+    devices: BTreeMap<u32, String>,
+}
+
+impl Attached {
+    /// None yet.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
+        Self { role, devices: BTreeMap::new() }
     }
 
-    /// Attaches to the devices that have come, forgets those that have gone; an earlier agent's too.
+    /// Names of the devices.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.devices.values().map(String::as_str)
+    }
+
+    /// Attaches to the devices that have come (`wanted` is by index), forgets those that have gone; an earlier agent's
+    /// too. Whether any came or went.
     ///
     /// # Errors
     /// The first failure; every other device has been seen to.
@@ -43,38 +73,53 @@ impl Uplinks {
         &mut self,
         programs: &mut Programs,
         flows: &mut FlowMaps,
-        devices: &BTreeSet<String>,
+        wanted: &BTreeMap<u32, String>,
     ) -> Result<bool, LoadError> {
-        let mut wanted = BTreeMap::new();
-        for name in devices {
-            // A device may vanish between the listing and here; the next look will tell.
-            if let Ok(index) = if_nametoindex(name.as_str()) {
-                wanted.insert(index, name.clone());
-            }
-        }
-        let changed = wanted != self.0;
+        let changed = *wanted != self.devices;
         let mut outcome = Ok(());
         // All indexes first: a flow that begins before its backend's uplink is known would be taken for a local one.
-        for index in wanted.keys().filter(|index| !self.0.contains_key(index)) {
-            outcome = outcome.and(put_uplink(flows, *index).map_err(LoadError::from));
+        if self.role == Role::Uplink {
+            for index in wanted.keys().filter(|index| !self.devices.contains_key(index)) {
+                outcome = outcome.and(put_uplink(flows, *index).map_err(LoadError::from));
+            }
         }
-        for (index, name) in &wanted {
-            if !self.0.contains_key(index)
-                && let Err(error) = programs.attach_uplink(*index, name)
+        for (index, name) in wanted {
+            if !self.devices.contains_key(index)
+                && let Err(error) = programs.attach_device(self.role, *index, name)
             {
-                outcome = outcome.and(Err(error));
+                // A device may vanish between the listing and here; the next look will tell.
+                if if_nametoindex(name.as_str()) == Ok(*index) {
+                    outcome = outcome.and(Err(error));
+                }
                 continue;
             }
-            self.0.insert(*index, name.clone());
+            self.devices.insert(*index, name.clone());
         }
-        for index in programs.pinned_uplinks().difference(&wanted.keys().copied().collect()) {
-            programs.detach_uplink(*index);
-            // The map holds what was attached; a stale index only means that a backend behind it counts as remote.
-            let _ = flows.uplinks.remove(index);
-            outcome = outcome.and(conntrack::forget_device(flows, *index).map(drop).map_err(LoadError::from));
-            self.0.remove(index);
+        if changed || self.devices.len() != wanted.len() {
+            outcome = outcome.and(self.forget_gone(programs, flows, wanted));
         }
         outcome.map(|()| changed)
+    }
+
+    fn forget_gone(
+        &mut self,
+        programs: &Programs,
+        flows: &mut FlowMaps,
+        wanted: &BTreeMap<u32, String>,
+    ) -> Result<(), LoadError> {
+        let mut outcome = Ok(());
+        let mut gone = programs.pinned_devices(self.role);
+        gone.extend(self.devices.keys().copied());
+        for index in gone.into_iter().filter(|index| !wanted.contains_key(index)) {
+            programs.detach_device(self.role, index);
+            self.devices.remove(&index);
+            if self.role == Role::Uplink {
+                // The map holds what was attached; a stale index only means that a backend behind it counts as remote.
+                let _ = flows.uplinks.remove(&index);
+                outcome = outcome.and(conntrack::forget_device(flows, index).map(drop).map_err(LoadError::from));
+            }
+        }
+        outcome
     }
 }
 
@@ -87,10 +132,10 @@ fn put_uplink(flows: &mut FlowMaps, index: u32) -> Result<(), MapError> {
 }
 
 impl Programs {
-    fn attach_uplink(&mut self, index: u32, device: &str) -> Result<(), LoadError> {
+    fn attach_device(&mut self, role: Role, index: u32, device: &str) -> Result<(), LoadError> {
         // Egress first: an answer must not leave untranslated.
-        for name in UPLINK_PROGRAMS.iter().rev() {
-            self.attach_uplink_program(name, index, device).map_err(|source| LoadError::Attach {
+        for name in role.programs().iter().rev() {
+            self.attach_program(name, index, device).map_err(|source| LoadError::Attach {
                 name: (*name).to_owned(),
                 to: device.to_owned(),
                 source,
@@ -99,37 +144,37 @@ impl Programs {
         Ok(())
     }
 
-    fn detach_uplink(&self, index: u32) {
-        for name in UPLINK_PROGRAMS {
+    fn detach_device(&self, role: Role, index: u32) {
+        for name in role.programs() {
             // Gone with the device, or never pinned.
-            let _ = std::fs::remove_file(self.uplink_pin(name, index));
+            let _ = std::fs::remove_file(self.device_pin(name, index));
         }
     }
 
-    /// The devices, by index, that this agent or an earlier one has pinned a program for.
-    fn pinned_uplinks(&self) -> BTreeSet<u32> {
+    /// The devices, by index, that this agent or an earlier one has pinned a program of the role for.
+    fn pinned_devices(&self, role: Role) -> BTreeSet<u32> {
         // A folder that cannot be read lets nothing go; attaching has told why.
         let pins = std::fs::read_dir(self.pins.links()).into_iter().flatten().flatten();
         let names = pins.filter_map(|pin| pin.file_name().into_string().ok());
         let index = |name: String| {
             let (program, index) = name.rsplit_once('-')?;
-            if UPLINK_PROGRAMS.contains(&program) { index.parse().ok() } else { None }
+            if role.programs().contains(&program) { index.parse().ok() } else { None }
         };
         names.filter_map(index).collect()
     }
 
     /// Pins are named by index: names may hold dots, which the BPF file system refuses.
-    fn uplink_pin(&self, name: &str, index: u32) -> PathBuf {
+    fn device_pin(&self, name: &str, index: u32) -> PathBuf {
         self.pins.links().join(format!("{name}-{index}"))
     }
 
-    fn attach_uplink_program(&mut self, name: &str, index: u32, device: &str) -> Result<(), BoxError> {
-        let pin = self.uplink_pin(name, index);
+    fn attach_program(&mut self, name: &str, index: u32, device: &str) -> Result<(), BoxError> {
+        let pin = self.device_pin(name, index);
         let program: &mut SchedClassifier = self.ebpf.program_mut(name).ok_or("no such program")?.try_into()?;
         if replace(&pin, program.fd()?.as_fd())? {
             return Ok(());
         }
-        let direction = if name == "uplink_in" { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let direction = if name.ends_with("_in") { TcAttachType::Ingress } else { TcAttachType::Egress };
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(device, direction, options)?;
         let link: FdLink = program.take_link(id)?.try_into()?;

@@ -35,8 +35,8 @@ pub fn frontends(maps: &KernelMaps) -> Result<Vec<DumpedFrontend>, MapError> {
             Ok(DumpedFrontend {
                 key,
                 value,
-                cluster: endpoints(maps, value.cluster)?,
-                local: endpoints(maps, value.local)?,
+                cluster: endpoints(maps, value.cluster.members)?,
+                local: endpoints(maps, value.local.members)?,
             })
         })
         .collect()
@@ -101,6 +101,7 @@ impl fmt::Display for DumpedFrontend {
             kind::NODE_PORT => "NodePort",
             kind::LOAD_BALANCER => "LoadBalancer",
             kind::EXTERNAL_IP => "ExternalIP",
+            kind::TOMBSTONE => "gone endpoint",
             _ => "ClusterIP",
         };
         write!(f, "{} {address} {kind} port-id {} ", protocol(self.key.proto), self.value.service)?;

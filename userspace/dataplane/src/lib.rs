@@ -10,6 +10,7 @@
 pub mod addresses;
 pub mod attach;
 pub mod cleanup;
+pub mod clock;
 pub mod conntrack;
 pub mod counters;
 pub mod dump;

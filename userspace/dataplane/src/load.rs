@@ -35,6 +35,9 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 /// The programs of every uplink.
 pub const UPLINK_PROGRAMS: [&str; 2] = ["uplink_in", "uplink_out"];
 
+/// The programs of every device that faces pods.
+pub const INTERNAL_PROGRAMS: [&str; 2] = ["int_in", "int_out"];
+
 /// The loaded programs.
 pub struct Programs {
     pub(crate) ebpf: Ebpf,

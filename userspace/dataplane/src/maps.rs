@@ -106,9 +106,13 @@ impl KernelMaps {
             slots: typed(&mut find, map_names::SLOTS)?,
             backends: typed(&mut find, map_names::BACKENDS)?,
             vips: typed(&mut find, map_names::VIPS)?,
-            node_port_ips: typed(&mut find, map_names::NODE_PORT_IPS)?,
+            node_port_ips: typed(&mut find, map_names::NODE_ADDRESSES)?,
             node: typed(&mut find, map_names::NODE)?,
         };
+        let mut filter: Array<MapData, u64> = typed(&mut find, map_names::FILTER)?;
+        for index in 0..roadstead_abi::limits::FILTER_BITS / 64 {
+            filter.set(index, u64::MAX, 0).map_err(failed(map_names::FILTER, "write"))?;
+        }
         let flows = FlowMaps {
             conntrack: typed(&mut find, map_names::CONNTRACK)?,
             drops: typed(&mut find, map_names::DROPS)?,
@@ -184,15 +188,15 @@ impl Maps for KernelMaps {
     }
 
     fn node_port_ips(&self) -> Result<Vec<Addr>, MapError> {
-        self.node_port_ips.keys().collect::<Result<_, _>>().map_err(failed(map_names::NODE_PORT_IPS, "read"))
+        self.node_port_ips.keys().collect::<Result<_, _>>().map_err(failed(map_names::NODE_ADDRESSES, "read"))
     }
 
     fn put_node_port_ip(&mut self, addr: &Addr) -> Result<(), MapError> {
-        self.node_port_ips.insert(addr, 1, 0).map_err(failed(map_names::NODE_PORT_IPS, "write"))
+        self.node_port_ips.insert(addr, 1, 0).map_err(failed(map_names::NODE_ADDRESSES, "write"))
     }
 
     fn remove_node_port_ip(&mut self, addr: &Addr) -> Result<(), MapError> {
-        removed(self.node_port_ips.remove(addr), map_names::NODE_PORT_IPS)
+        removed(self.node_port_ips.remove(addr), map_names::NODE_ADDRESSES)
     }
 
     fn put_node(&mut self, node: &NodeConfig) -> Result<(), MapError> {

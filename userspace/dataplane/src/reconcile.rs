@@ -109,7 +109,7 @@ impl<M: Maps> Reconciler<M> {
 
     fn recover_sets(&mut self) -> Result<(), MapError> {
         let ranges: BTreeSet<SlotRange> =
-            self.services.values().flat_map(|value| [value.cluster, value.local]).filter(|r| r.count > 0).collect();
+            self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).filter(|r| r.count > 0).collect();
         for range in ranges {
             // Ranges that overlap were written by a broken agent; their frontends are written anew.
             if !self.free_slots.claim(range) {
@@ -229,12 +229,15 @@ impl<M: Maps> Reconciler<M> {
         let cluster = self.backend_ids(&frontend.cluster)?;
         let local = self.backend_ids(&frontend.local)?;
         let value = SvcValue {
+            check: u32::from(key.check()),
             service: self.port_id(key, &frontend.port)?,
             flags: frontend.flags,
             kind: frontend.kind,
             reserved: 0,
-            cluster: self.slot_range(key, &cluster)?,
-            local: self.slot_range(key, &local)?,
+            affinity: 0,
+            ranges: 0,
+            cluster: roadstead_abi::EndpointSet { members: self.slot_range(key, &cluster)?, table: SlotRange::default() },
+            local: roadstead_abi::EndpointSet { members: self.slot_range(key, &local)?, table: SlotRange::default() },
         };
         if self.services.get(key) == Some(&value) {
             return Ok(false);
@@ -280,7 +283,7 @@ impl<M: Maps> Reconciler<M> {
         if ids.is_empty() {
             return Ok(SlotRange::default());
         }
-        let own = self.services.get(key).into_iter().flat_map(|value| [value.cluster, value.local]);
+        let own = self.services.get(key).into_iter().flat_map(|value| [value.cluster.members, value.local.members]);
         if let Some(range) = own.into_iter().find(|range| self.sets.get(range).is_some_and(|held| held == ids)) {
             return Ok(range);
         }
@@ -320,7 +323,7 @@ impl<M: Maps> Reconciler<M> {
 
     /// Marks ranges and backends that no frontend names, to be freed after the grace period.
     fn retire_unused(&mut self, now: Instant) {
-        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster, value.local]).collect();
+        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
         for range in self.sets.keys().filter(|range| !used.contains(range)) {
             self.retired_slots.entry(*range).or_insert(now);
         }
@@ -355,7 +358,7 @@ impl<M: Maps> Reconciler<M> {
 
     /// Endpoints that some frontend names now.
     fn named_backends(&self) -> BTreeSet<EndpointAddress> {
-        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster, value.local]).collect();
+        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
         let ids = used.iter().filter_map(|range| self.sets.get(range)).flatten();
         ids.filter_map(|id| self.backends.name(*id)).copied().collect()
     }

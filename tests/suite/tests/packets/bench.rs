@@ -57,7 +57,7 @@ impl Bench {
             ipv6: addr("2001:db8::1"),
             node_port_first: 30_000,
             node_port_last: 32_767,
-            reserved: 0,
+            ..NodeConfig::default()
         };
         reconciler.apply_node(&node, &BTreeSet::from([node.ipv4, node.ipv6])).unwrap();
         reconciler.apply(&services(), Removal::Allowed, Instant::now()).unwrap();

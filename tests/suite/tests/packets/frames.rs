@@ -54,8 +54,8 @@ impl Frame {
         Self { src, dst, sport, dport, transport, fragment: false, cut: 0 }
     }
 
-    /// The first of several fragments.
-    pub(crate) fn fragmented(mut self) -> Self {
+    /// A fragment that is not the first of its datagram.
+    pub(crate) fn later_fragment(mut self) -> Self {
         self.fragment = true;
         self
     }
@@ -76,9 +76,11 @@ impl Frame {
         let mut bytes = self.built();
         let header = if self.dst.is_ipv4() { 20 } else { 40 };
         if self.fragment && self.dst.is_ipv4() {
-            bytes[ETH_LEN + 6] = 0x20;
+            bytes[ETH_LEN + 7] = 0x07;
         } else if self.fragment {
+            // The fragment header takes the place of the datagram's beginning.
             bytes[ETH_LEN + 6] = 44;
+            bytes[ETH_LEN + header..ETH_LEN + header + 8].copy_from_slice(&[17, 0, 0, 0x39, 0, 0, 0, 7]);
         }
         if self.cut > 0 {
             bytes.truncate(ETH_LEN + header + self.cut);

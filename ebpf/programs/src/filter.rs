@@ -1,0 +1,32 @@
+//! The first question about every packet: can any Service have to do with it? An array lookup, whatever the number of
+//! Services. The answer yes may be wrong, which costs a lookup; the answer no is right.
+
+use roadstead_abi::{
+    Addr, Be16,
+    check::{filter_bit, salt},
+};
+
+use crate::maps::FILTER;
+
+/// Whether the address may have frontends, or flows that came by one.
+#[inline(always)]
+pub(crate) fn may_be_frontend(addr: &Addr) -> bool {
+    has(filter_bit(salt::FRONTEND, addr, Be16(0)))
+}
+
+/// Whether the address may be this node's.
+#[inline(always)]
+pub(crate) fn may_be_node(addr: &Addr) -> bool {
+    has(filter_bit(salt::NODE, addr, Be16(0)))
+}
+
+/// Whether address and port may be a backend's.
+#[inline(always)]
+pub(crate) fn may_be_backend(addr: &Addr, port: Be16) -> bool {
+    has(filter_bit(salt::BACKEND, addr, port))
+}
+
+#[inline(always)]
+fn has(bit: u32) -> bool {
+    FILTER.get(bit >> 6).is_some_and(|word| word >> (bit & 63) & 1 != 0)
+}

@@ -1,0 +1,115 @@
+//! Packets that leave, to the network (`uplink_out`) or to pods (`int_out`): answers get the address that their client
+//! asked for. What a process of this node itself sends to a Service, past the socket programs, is met here too.
+
+use aya_ebpf::programs::TcContext;
+use roadstead_abi::{DropReason, NodeConfig, ct_flags, hook};
+use roadstead_datapath::way::Arrival;
+
+use crate::{
+    conntrack, counters,
+    drops::Drop,
+    filter,
+    maps::{SCRATCH, Scratch},
+    open,
+    packet::{self, Form, Packet, Parsed},
+    reject, rewrite,
+    route::{self, NEXT, SHOT},
+    service,
+};
+
+/// Where a program is attached, with the scratch element that is its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    Uplink = 1,
+    Internal = 3,
+}
+
+/// Runs the program and turns what it says into a verdict. What cannot be parsed passes: this node sent it.
+#[inline(always)]
+pub(crate) fn run(ctx: &TcContext, device: Device) -> i32 {
+    // SAFETY: the context is the kernel's, valid for the program's run.
+    if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return NEXT;
+    }
+    let Some(pointer) = SCRATCH.get_ptr_mut(device as u32) else { return NEXT };
+    // SAFETY: the element is this CPU's, and this program's alone (see `maps`); the reference ends with the run.
+    let scratch = unsafe { &mut *pointer };
+    let Ok(Parsed::Flow(packet)) = packet::parse(ctx, scratch) else { return NEXT };
+    match try_packet(ctx, scratch, &packet, device) {
+        Ok(verdict) => verdict,
+        Err(drop) => refuse(ctx, scratch, &packet, device, drop),
+    }
+}
+
+/// The answer to a process of this node comes in where the packet would have left.
+#[inline(always)]
+fn refuse(ctx: &TcContext, scratch: &Scratch, packet: &Packet, device: Device, drop: Drop) -> i32 {
+    drop.count();
+    let hook = if device == Device::Uplink { hook::UPLINK_OUT } else { hook::INT_OUT };
+    drop.tell(&scratch.key, hook, route::ifindex(ctx));
+    if !drop.reason.is_rejected() {
+        return SHOT;
+    }
+    reject::port_unreachable(ctx, packet, &scratch.key, route::BPF_F_INGRESS).unwrap_or(SHOT)
+}
+
+#[inline(always)]
+fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
+    let from_backend = filter::may_be_backend(&scratch.key.src, scratch.key.sport);
+    let to_frontend = device == Device::Uplink && filter::may_be_frontend(&scratch.key.dst);
+    if (from_backend || to_frontend) && conntrack::existing(scratch, packet).is_some() {
+        return known(ctx, scratch, packet, device);
+    }
+    if device == Device::Internal {
+        return Ok(NEXT);
+    }
+    let Some(node) = service::node() else { return Ok(NEXT) };
+    if to_frontend {
+        return begin(ctx, scratch, packet, node);
+    }
+    if service::is_of_services(node, &scratch.key.dst) {
+        return Err(DropReason::UnallocatedAddress.into());
+    }
+    Ok(NEXT)
+}
+
+/// A packet of a flow: an answer to be translated here, or a packet of a process of this node to a Service.
+#[inline(always)]
+fn known(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
+    let flags = scratch.entry.flags;
+    if flags & ct_flags::AT_EGRESS != 0 {
+        // The stack has routed the packet already.
+        scratch.entry.ifindex = 0;
+    } else if flags & ct_flags::REPLY != 0 || device == Device::Internal {
+        return Ok(NEXT);
+    }
+    translate(ctx, scratch, packet)
+}
+
+#[inline(always)]
+fn begin(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, node: &NodeConfig) -> Result<i32, Drop> {
+    // A segment in the middle of nothing is not this node's to answer for: its connection began elsewhere.
+    let begins = packet.has_header() && (packet.is_opening() || packet.proto != roadstead_abi::proto::TCP);
+    if !begins {
+        return Ok(NEXT);
+    }
+    if !open::frontend(scratch, node, true, false) {
+        if service::is_vip(&scratch.key.dst) {
+            return Err(DropReason::UnknownPort.into());
+        }
+        return Ok(NEXT);
+    }
+    let ours = service::node_address(&scratch.key.src).is_some();
+    open::flow(ctx, scratch, node, if ours { Arrival::Host } else { Arrival::Pod })?;
+    translate(ctx, scratch, packet)
+}
+
+#[inline(always)]
+fn translate(ctx: &TcContext, scratch: &Scratch, packet: &Packet) -> Result<i32, Drop> {
+    if packet.form == Form::First {
+        packet::remember_fragment(scratch);
+    }
+    rewrite::apply(ctx, packet, &scratch.key, &scratch.entry)?;
+    counters::packet(&scratch.entry, ctx.len());
+    Ok(route::send(&scratch.entry))
+}
