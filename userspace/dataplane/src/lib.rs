@@ -14,6 +14,7 @@ pub mod clock;
 pub mod conntrack;
 pub mod counters;
 pub mod dump;
+pub mod explain;
 pub mod frontends;
 mod ids;
 pub mod load;
@@ -23,6 +24,7 @@ pub mod pins;
 pub mod reconcile;
 mod slots;
 mod syscall;
+pub mod testmaps;
 pub mod testrun;
 
 pub use syscall::netns_cookie;
