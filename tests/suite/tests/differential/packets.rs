@@ -53,7 +53,7 @@ impl Packets {
         let tcp_flags = random.of(&[SYN, SYN, SYN, SYN | ACK, ACK, FIN | ACK, RST]);
         let tcp_flags = if form == Form::Whole && key.proto == 6 { tcp_flags } else { 0 };
         let hops = if random.percent(4) { 1 } else { 61 };
-        Sent { hook, packet: Packet { key, form, tcp_flags, hops, ifindex } }
+        Sent { hook, packet: Packet { key, form, tcp_flags, hops, ifindex, any_port: false } }
     }
 
     /// The packet was forwarded by this entry: more may follow.

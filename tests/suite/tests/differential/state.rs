@@ -104,7 +104,8 @@ const AFFINITIES: [u32; 2] = [1_000_000, 5];
 
 /// Random maps at this time of the programs' clock.
 pub(crate) fn random(random: &mut Random, now: u32) -> MemoryView {
-    let mut state = MemoryView { node: Some(node(random)), now, ..MemoryView::default() };
+    let mut state = MemoryView::default();
+    (state.node, state.now) = (Some(node(random)), now);
     for pool in pools() {
         add_node(&mut state, &pool, random);
         add_networks(&mut state, &pool, random);

@@ -1,14 +1,15 @@
 //! Maps in memory: for what no agent has programmed yet, and for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use roadstead_abi::{
-    Addr, Affinity, AffinityKey, Backend, Be16, CtEntry, CtKey, NodeConfig, SlotRange, SvcKey, SvcValue,
+    Addr, Affinity, AffinityKey, Backend, Be16, CtEntry, CtKey, EndpointSet, NodeConfig, SlotRange, SvcKey, SvcValue,
     check::{filter_bit, salt},
     scope,
 };
 
 use super::{View, ViewError};
+use crate::frontends::EndpointAddress;
 
 /// The maps' contents. Whoever fills it sets the filter's bits by [`MemoryView::fill_filter`] at the end.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,28 @@ pub struct MemoryView {
     pub filter: BTreeMap<u32, u64>,
     /// The programs' clock.
     pub now: u32,
+    ids: HashMap<EndpointAddress, u32>,
+}
+
+/// A frontend as it is compiled, before it has slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Its key.
+    pub key: SvcKey,
+    /// Id of the Service's port.
+    pub service: u32,
+    /// One of `kind`.
+    pub kind: u8,
+    /// Bits of `svc_flags`.
+    pub flags: u16,
+    /// How long a client keeps its endpoint, in units of the programs' clock; 0 is none.
+    pub affinity: u32,
+    /// Endpoints under policy Cluster.
+    pub cluster: &'a [EndpointAddress],
+    /// Endpoints under policy Local.
+    pub local: &'a [EndpointAddress],
+    /// Networks that may reach it, with their lengths out of 128; `None` lets everybody in.
+    pub ranges: Option<&'a [(Addr, u32)]>,
 }
 
 impl MemoryView {
@@ -54,12 +77,43 @@ impl MemoryView {
         if self.backends.is_empty() {
             self.backends.push(Backend::default());
         }
-        let backend = Backend { addr, port, reserved: 0 };
-        let index = self.backends.iter().position(|known| *known == backend).unwrap_or_else(|| {
-            self.backends.push(backend);
-            self.backends.len() - 1
-        });
-        u32::try_from(index).unwrap_or(u32::MAX)
+        let next = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
+        let id = *self.ids.entry((addr, port)).or_insert(next);
+        if id == next {
+            self.backends.push(Backend { addr, port, reserved: 0 });
+        }
+        id
+    }
+
+    /// Adds a frontend. It has no Maglev table: every member counts as one that may be chosen.
+    pub fn add_frontend(&mut self, row: &Row<'_>) {
+        let cluster = EndpointSet { members: self.add_set(row.cluster), ..EndpointSet::default() };
+        let local = EndpointSet { members: self.add_set(row.local), ..EndpointSet::default() };
+        let value = SvcValue {
+            check: row.key.check().into(),
+            service: row.service,
+            flags: row.flags,
+            kind: row.kind,
+            reserved: 0,
+            affinity: row.affinity,
+            ranges: row.ranges.map_or(0, |ranges| self.add_ranges(ranges)),
+            cluster,
+            local,
+        };
+        self.services.insert(row.key, value);
+    }
+
+    fn add_set(&mut self, endpoints: &[EndpointAddress]) -> SlotRange {
+        let mut ids: Vec<u32> = endpoints.iter().map(|(addr, port)| self.backend_id(*addr, *port)).collect();
+        ids.sort_unstable();
+        self.add_slots(&ids)
+    }
+
+    fn add_ranges(&mut self, ranges: &[(Addr, u32)]) -> u32 {
+        let id = self.ranges.last().map_or(1, |(last, ..)| last + 1);
+        // A frontend whose ranges are none lets nobody in; the id stands for that, too.
+        self.ranges.extend(ranges.iter().map(|(addr, bits)| (id, *addr, *bits)));
+        id
     }
 
     /// Sets the bits of everything that is worth a lookup.

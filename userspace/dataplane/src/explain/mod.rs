@@ -21,7 +21,7 @@ use roadstead_abi::{Backend, CtEntry, CtKey, DropReason, SvcValue, proto};
 use roadstead_datapath::way::{Arrival, Place};
 
 pub use live::KernelView;
-pub use memory::MemoryView;
+pub use memory::{MemoryView, Row};
 pub use route::KernelRoutes;
 pub use rule::{Policy, Rule};
 pub use socket::{Call, Socket, connect};
@@ -66,6 +66,8 @@ pub struct Packet {
     pub hops: u8,
     /// The device it is met on.
     pub ifindex: u32,
+    /// The source port is not known: where the choice follows from it, any is possible.
+    pub any_port: bool,
 }
 
 /// The TCP flags that count here.
@@ -84,7 +86,7 @@ impl Packet {
     #[must_use]
     pub fn first(key: CtKey, ifindex: u32) -> Self {
         let tcp_flags = if key.proto == proto::TCP { tcp::SYN } else { 0 };
-        Self { key, form: Form::Whole, tcp_flags, hops: FRESH, ifindex }
+        Self { key, form: Form::Whole, tcp_flags, hops: FRESH, ifindex, any_port: false }
     }
 
     pub(crate) fn is_opening(&self) -> bool {

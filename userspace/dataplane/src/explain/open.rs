@@ -47,10 +47,10 @@ pub(super) fn flow<V: View, R: Routes>(opening: &Opening<'_, V, R>) -> Result<Ex
         Err(reason) => return Ok(refused(reason)),
     };
     let key = &packet.key;
-    let hash = select::flow_hash(&key.src, &key.dst, key.sport, key.dport);
+    let hash = (!packet.any_port).then(|| select::flow_hash(&key.src, &key.dst, key.sport, key.dport));
     let client = AffinityKey { client: key.src, service: found.service };
     let mut candidates = Vec::new();
-    for id in lookups::choices(*view, found, &decision.set, Some(hash), &client)? {
+    for id in lookups::choices(*view, found, &decision.set, hash, &client)? {
         candidates.push(candidate(opening, &decision, id)?);
     }
     Ok(together(refused, found, Policy::of(found, origin), candidates))

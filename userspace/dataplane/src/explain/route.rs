@@ -56,6 +56,12 @@ impl KernelRoutes {
         Ok(Self { netlink, uplinks })
     }
 
+    /// The devices towards the network, by index.
+    #[must_use]
+    pub fn uplinks(&self) -> &BTreeSet<u32> {
+        &self.uplinks
+    }
+
     fn ask(&self, destination: &Addr) -> io::Result<Answer> {
         let fd = self.netlink.as_raw_fd();
         sendto(fd, &question(destination), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
