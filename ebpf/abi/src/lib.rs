@@ -158,6 +158,13 @@ impl Addr {
         Self([0, 0, MAPPED, u32::from_ne_bytes(bytes)])
     }
 
+    /// An IPv4 address from its word in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
     /// An address from its sixteen bytes in network order.
     #[inline(always)]
     #[must_use]
