@@ -14,6 +14,7 @@ pub mod check;
 mod conntrack;
 mod counters;
 mod drop_reason;
+pub mod harness;
 mod service;
 mod socket;
 
@@ -289,6 +290,7 @@ mod pod {
     }
 
     pod!(SvcKey, SvcValue, Backend, CtKey, CtEntry, UdpReverseKey, Peer, DropKey, NodeConfig, super::Addr);
+    pod!(super::harness::Round);
     pod!(Affinity, AffinityKey, Counters, Event, FragmentKey, FragmentPorts, RangeData, Trace);
 }
 

@@ -25,6 +25,14 @@ pub(crate) fn program_dir() -> PathBuf {
     target_dir().join(PROFILE)
 }
 
+/// The profile that is shipped, and measured.
+pub(crate) const SHIPPED_PROFILE: &str = "release";
+
+/// The folder of what is measured.
+pub(crate) fn shipped_dir() -> PathBuf {
+    target_dir().join(SHIPPED_PROFILE)
+}
+
 /// The Cargo that runs us, in the checkout, without what it told this program about this program.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
