@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::manifests;
 use crate::stage::{Stage, memory};
-use crate::state::{Service, State};
+use crate::state::{Service, Side, State};
 
 const START: Duration = Duration::from_secs(120);
 const CHANGE: Duration = Duration::from_secs(30);
@@ -56,8 +56,7 @@ pub(crate) fn write_manifests(stage: &Stage, state: &State) -> Result<()> {
     for (file, text) in manifests::lasting(state) {
         lab.apply(&file, &text)?;
     }
-    let first = crate::state::Side::First;
-    [state.change(first), state.flip(first)].iter().try_for_each(|service| write(stage, service))
+    [state.change(Side::First), state.flip(Side::First)].iter().try_for_each(|service| write(stage, service))
 }
 
 /// Writes the file of a Service that changes.
@@ -92,6 +91,18 @@ impl Agent {
         wait_for(CHANGE, "the agent programs the change", || {
             programmed(&self.daemon.log()).get(before).copied().filter(|round| round.written > 0)
         })
+    }
+
+    /// Brings the Service whose only endpoint was exchanged back to its first one.
+    pub(crate) fn restore(&self, stage: &Stage) -> Result<()> {
+        let wanted = stage.state(1).flip(Side::First);
+        let file = stage.lab().manifests().join(format!("{}.yaml", wanted.name));
+        let text = fs::read_to_string(file).context("the manifest is gone")?;
+        if text == manifests::file(std::slice::from_ref(&wanted)) {
+            Ok(())
+        } else {
+            self.change(stage, &wanted).map(drop)
+        }
     }
 
     /// What it takes now.

@@ -13,6 +13,7 @@ mod clock;
 mod load;
 mod machine;
 mod manifests;
+mod packets;
 mod peers;
 mod plan;
 mod report;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::packets::PacketsFlags;
 use crate::plan::ServiceFlags;
 use crate::worker::{connect::ConnectFlags, send::SendFlags, serve::ServeFlags, watch::WatchFlags};
 
@@ -51,6 +53,9 @@ enum Command {
     /// Sends for some seconds to a server's sink; prints the bytes that arrived
     #[command(hide = true)]
     Send(SendFlags),
+    /// Measures the programs over the maps of an agent that has ended; prints nanoseconds
+    #[command(hide = true)]
+    Packets(PacketsFlags),
     /// Connects until a certain server answers; prints when
     #[command(hide = true)]
     Watch(WatchFlags),
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Command::Connect(flags) => worker::connect::run(flags),
         Command::Serve(flags) => worker::serve::run(flags),
         Command::Send(flags) => worker::send::run(flags),
+        Command::Packets(flags) => packets::run(flags),
         Command::Watch(flags) => worker::watch::run(flags),
     };
     match done {

@@ -38,6 +38,12 @@ pub(crate) struct Plan {
     pub(crate) changes: usize,
     /// Starts of the agent with each size.
     pub(crate) starts: usize,
+    /// Packets of one measurement of a program.
+    pub(crate) packets: u32,
+    /// Rounds of these measurements.
+    pub(crate) packet_rounds: usize,
+    /// A number of Services that only the agent is measured with.
+    pub(crate) beyond: Option<u32>,
     /// Whether nft gets the largest size in one transaction.
     pub(crate) whole_nft: bool,
 }
@@ -53,6 +59,9 @@ impl Plan {
             stream_millis: 1_000,
             changes: 7,
             starts: 3,
+            packets: 20_000,
+            packet_rounds: 15,
+            beyond: None,
             whole_nft: false,
         };
         match (flags.quick, flags.full) {
@@ -64,11 +73,17 @@ impl Plan {
                 stream_millis: 300,
                 changes: 2,
                 starts: 1,
+                packet_rounds: 3,
                 ..usual
             },
-            (_, true) => Self { whole_nft: true, rounds: 11, ..usual },
+            (_, true) => Self { whole_nft: true, rounds: 11, beyond: Some(50_000), ..usual },
             _ => usual,
         }
+    }
+
+    /// All numbers of Services that the agent is measured with.
+    pub(crate) fn all_sizes(&self) -> Vec<u32> {
+        self.sizes.iter().copied().chain(self.beyond).collect()
     }
 
     /// Full loads of the peers with this many Services: the large ones take seconds.

@@ -5,6 +5,7 @@
 
 mod changes;
 mod connections;
+mod packets;
 mod streams;
 
 use std::time::Instant;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use crate::agent::{self, Agent};
+use crate::agent::{self, Agent, Memory};
 use crate::load;
 use crate::machine::Machine;
 use crate::plan::{Plan, ServiceFlags};
@@ -32,17 +33,27 @@ pub(crate) fn run(flags: &ServiceFlags) -> Result<()> {
     let mut field = Field::build(&machine)?;
     let mut connections = connections::Results::default();
     let mut changes = changes::Results::default();
-    for &size in &plan.sizes {
-        changes.fill(&mut field, &plan, size)?;
-        field.verify(size)?;
-        connections.fill(&field, &plan, size)?;
+    let (mut packets, mut streams, mut memory) = (packets::Results::default(), None, Vec::new());
+    for size in plan.all_sizes() {
+        let is_shared = plan.sizes.contains(&size);
+        changes.fill(&mut field, &plan, size, is_shared)?;
+        if is_shared {
+            field.verify(size)?;
+            connections.fill(&field, &plan, size)?;
+        }
+        if plan.sizes.last() == Some(&size) {
+            streams = Some(streams::measure(&field, &plan)?);
+        }
+        memory.push((size, field.agent.as_ref().context("no agent")?.memory()?));
+        packets.fill(&mut field, &plan, size)?;
     }
-    let largest = plan.sizes.last().copied().unwrap_or(1);
-    let streams = streams::measure(&field, &plan)?;
-    changes.report(&mut report, &plan);
     connections.report(&mut report, &plan);
-    streams::report(&mut report, &streams, largest);
-    report_memory(&mut report, &field, &changes, largest)?;
+    if let Some(streams) = &streams {
+        streams::report(&mut report, streams, plan.sizes.last().copied().unwrap_or(1));
+    }
+    changes.report(&mut report, &plan);
+    packets.report(&mut report);
+    report_memory(&mut report, &memory, &changes);
     drop(field);
     report.write(&flags.out, "service")?;
     progress(&format!("done in {} s", started.elapsed().as_secs()));
@@ -74,10 +85,6 @@ impl Field {
         Ok(Self { stages, agent: None })
     }
 
-    pub(crate) fn modes(&self) -> impl Iterator<Item = Mode> {
-        self.stages.iter().map(|stage| stage.mode)
-    }
-
     /// The stages from another one on in every round, so that none always follows the same neighbour.
     pub(crate) fn turn(&self, round: usize) -> impl Iterator<Item = &Stage> {
         let count = self.stages.len();
@@ -96,21 +103,28 @@ impl Field {
     }
 }
 
-fn report_memory(report: &mut Report, field: &Field, changes: &changes::Results, size: u32) -> Result<()> {
-    let agent = field.agent.as_ref().context("no agent")?;
-    let taken = agent.memory()?;
-    let row = |name: &str, mib: f64| vec![name.to_owned(), format!("{} MiB", number(mib))];
+fn report_memory(report: &mut Report, memory: &[(u32, Memory)], changes: &changes::Results) {
+    let mut head = vec!["MiB".to_owned()];
+    head.extend(memory.iter().map(|(size, _)| format!("{size} Services")));
+    let row = |name: String, figure: &dyn Fn(u32, &Memory) -> Option<f64>| {
+        let cells = memory.iter().map(|(size, taken)| figure(*size, taken).map_or("-".to_owned(), number));
+        [name].into_iter().chain(cells).collect()
+    };
     let mut rows = vec![
-        row("roadstead: the agent's process", taken.process),
-        row("roadstead: maps and programs in the kernel", taken.kernel),
+        row("roadstead: the agent's process".to_owned(), &|_, taken| Some(taken.process)),
+        row("roadstead: maps and programs in the kernel".to_owned(), &|_, taken| Some(taken.kernel)),
     ];
     rows.extend(
-        changes.peaks(size).map(|(mode, peak)| row(&format!("{}: peak of the loading process", mode.name()), peak)),
+        changes.loaders().map(|mode| {
+            row(format!("{}: peak of the loading process", mode.name()), &|size, _| changes.peak(size, mode))
+        }),
     );
     let remarks = vec!["What the kernel keeps of the peers' rules is not charged to anybody and not shown.".to_owned()];
-    report.table(&Table { title: format!("Memory with {size} Services"), head: Vec::new(), rows, remarks });
-    report.raw("memory", json!({ "agent_mib": taken.process, "kernel_mib": taken.kernel, "maps_mib": taken.maps }));
-    Ok(())
+    report.table(&Table { title: "Memory".to_owned(), head, rows, remarks });
+    let raw = memory.iter().map(|(size, taken)| {
+        json!({ "services": size, "agent_mib": taken.process, "kernel_mib": taken.kernel, "objects_mib": taken.maps })
+    });
+    report.raw("memory", raw.collect());
 }
 
 /// Starts the agent anew with a state, as often as the plan says; the last one stays.

@@ -153,6 +153,11 @@ impl Stage {
         })
     }
 
+    /// Runs this program on the node for a line of JSON.
+    pub(crate) fn ask_on_node(&self, arguments: &[&str]) -> Result<Value> {
+        self.ask(self.node().host(), self.urgent(arguments)?)
+    }
+
     /// One stream from the client to the sink's node port, in gigabits a second.
     pub(crate) fn stream(&self, millis: u64) -> Result<f64> {
         let node_port = (self.node().host().v4(), SINK_NODE_PORT);

@@ -24,9 +24,11 @@ const ENDPOINTS: u32 = 5;
 const NODE_PORT_EVERY: u32 = 10;
 const FIRST_NODE_PORT: u16 = 30_010;
 const LAST_FREE_NODE_PORT: u16 = 32_700;
-/// The node ports of the target and of the sink.
+/// The node ports of the target and of the sink, outside those that are counted up.
 pub(crate) const TARGET_NODE_PORT: u16 = 32_767;
 pub(crate) const SINK_NODE_PORT: u16 = 32_766;
+/// The node port of the Service with one endpoint.
+pub(crate) const FLIP_NODE_PORT: u16 = 32_765;
 /// The cluster addresses of the Services at the front.
 pub(crate) const FLIP: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 1);
 const SINK: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 2);
@@ -103,7 +105,8 @@ impl State {
 
     /// The Service whose only endpoint is exchanged.
     pub(crate) fn flip(&self, side: Side) -> Service {
-        Service { vip: FLIP, ..self.small("flip", vec![self.flip_endpoint(side)]) }
+        let endpoints = vec![self.flip_endpoint(side)];
+        Service { node_port: Some(FLIP_NODE_PORT), ..self.small("flip", endpoints) }
     }
 
     /// The address that answers for [`State::flip`].

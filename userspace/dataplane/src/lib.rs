@@ -15,6 +15,7 @@ pub mod conntrack;
 pub mod counters;
 pub mod dump;
 pub mod frontends;
+pub mod harness;
 mod ids;
 pub mod load;
 pub mod maps;

@@ -1,6 +1,6 @@
 //! Configuration: loading all Services, exchanging one endpoint, and when a client notices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -32,10 +32,13 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Loads every mode with this many Services, then changes what changes.
-    pub(crate) fn fill(&mut self, field: &mut Field, plan: &Plan, size: u32) -> Result<()> {
+    /// Loads every mode, or the agent alone, with this many Services, then changes what changes.
+    pub(crate) fn fill(&mut self, field: &mut Field, plan: &Plan, size: u32, is_shared: bool) -> Result<()> {
         for index in 0..field.stages.len() {
-            let Some(mode) = field.modes().nth(index).filter(|mode| *mode != Mode::Direct) else { continue };
+            let Some(mode) = field.stages.get(index).map(|stage| stage.mode) else { continue };
+            if mode == Mode::Direct || mode != Mode::Roadstead && !is_shared {
+                continue;
+            }
             progress(&format!("loading {size} Services: {}", mode.name()));
             if mode == Mode::Roadstead {
                 for (programmed, start) in start_agents(field, index, size, plan.starts)? {
@@ -54,9 +57,14 @@ impl Results {
         Ok(())
     }
 
-    /// The largest memory of the peers' programs.
-    pub(crate) fn peaks(&self, size: u32) -> impl Iterator<Item = (Mode, f64)> {
-        self.peaks.iter().filter(move |((of, _), _)| *of == size).map(|((_, mode), peak)| (*mode, *peak))
+    /// The peers that were loaded.
+    pub(crate) fn loaders(&self) -> impl Iterator<Item = Mode> {
+        self.peaks.keys().map(|(_, mode)| *mode).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The largest memory of a peer's program.
+    pub(crate) fn peak(&self, size: u32, mode: Mode) -> Option<f64> {
+        self.peaks.get(&(size, mode)).copied()
     }
 
     fn load_peer(&mut self, stage: &Stage, plan: &Plan, size: u32) -> Result<()> {
@@ -109,7 +117,8 @@ impl Results {
         let mut load = by_size("Loading all Services with 5 endpoints each", &self.loads, plan);
         let starts = by_size("", &self.starts, plan).rows;
         load.rows.extend(starts.into_iter().map(|mut row| {
-            row[..1].fill("roadstead, from YAML to ready".to_owned());
+            // The only row is Roadstead's, and of Roadstead itself there is no ratio.
+            row.splice(..1, ["roadstead, from YAML to ready".to_owned()]);
             row
         }));
         load.remarks = vec![
@@ -146,13 +155,13 @@ impl Results {
 
 /// A row a mode, two columns a size: the time, and as a multiple of Roadstead's.
 fn by_size(title: &str, samples: &Samples, plan: &Plan) -> Table {
-    let mut head = vec!["mode".to_owned()];
-    head.extend(plan.sizes.iter().flat_map(|size| [format!("{size} Services"), "ratio".to_owned()]));
-    let modes: std::collections::BTreeSet<Mode> = samples.keys().map(|(_, mode)| *mode).collect();
+    let (sizes, mut head) = (plan.all_sizes(), vec!["mode".to_owned()]);
+    head.extend(sizes.iter().flat_map(|size| [format!("{size} Services"), "ratio".to_owned()]));
+    let modes: BTreeSet<Mode> = samples.keys().map(|(_, mode)| *mode).collect();
     let series =
         |size: u32, mode: Mode| -> Series { samples.get(&(size, mode)).into_iter().flatten().copied().collect() };
     let row = |mode: Mode| {
-        let cells = plan.sizes.iter().flat_map(|&size| {
+        let cells = sizes.iter().flat_map(|&size| {
             let (own, first) = (series(size, mode), series(size, Mode::Roadstead));
             let ratio = own.median() / first.median();
             [spread(&own, time), if ratio.is_finite() { format!("{ratio:.1}x") } else { "-".to_owned() }]
