@@ -28,7 +28,7 @@ pub use service::{
 pub use socket::{MAX_SERVICE_NETWORKS, Network, NodeConfig, Peer, UdpReverseKey, node_address, node_flags};
 
 /// Number of the map layouts; part of the path under which maps and links are pinned.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
 
 /// The programs' clock is the kernel's count of timer ticks (`jiffies64`), shifted by this: free to read, a quarter of a
 /// second to 2.6 s long. The program `clock` tells its time.

@@ -2,7 +2,7 @@
 //! get a backend, answers of masqueraded flows return to their client.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{Addr, DropReason, NodeConfig, ct_flags, hook, kind};
+use roadstead_abi::{Addr, DropReason, NodeConfig, ct_flags, hook, kind, node_flags};
 use roadstead_datapath::way::Arrival;
 
 use crate::{
@@ -98,6 +98,9 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     // again), and they are most of the packets.
     if conntrack::existing(scratch, packet).is_some() {
         return forward(ctx, scratch, packet);
+    }
+    if node.flags & node_flags::TAKING_OVER != 0 && !packet.is_opening() {
+        return Ok(NEXT);
     }
     // An address of the node may be a Service's too.
     let to_our_port = to_our_port || open::is_for_our_port(&scratch.key, node);

@@ -33,6 +33,8 @@ use recipe::Target;
 pub enum Object {
     /// What the agent carries.
     Programs,
+    /// The same with the next ABI version, which tests upgrade to.
+    NextPrograms,
     /// What the benchmark measures the programs with.
     Harness,
 }
@@ -41,8 +43,16 @@ impl Object {
     /// The binary's name in the crate's manifest.
     pub(crate) fn binary(self) -> &'static str {
         match self {
-            Self::Programs => "roadstead",
+            Self::Programs | Self::NextPrograms => "roadstead",
             Self::Harness => "harness",
+        }
+    }
+
+    /// The crate's features that it is built with.
+    pub(crate) fn features(self) -> &'static str {
+        match self {
+            Self::NextPrograms => "next-abi",
+            Self::Programs | Self::Harness => "",
         }
     }
 }

@@ -40,7 +40,7 @@ impl Target {
 
     /// The cache key of an object of these sources for this target by this recipe.
     pub(crate) fn key(&self, sources: &Fingerprint) -> String {
-        sources.key([RECIPE, self.triple, &self.arch, self.object.binary()])
+        sources.key([RECIPE, self.triple, &self.arch, self.object.binary(), self.object.features()])
     }
 
     fn flags(&self, linker: &Linker, programs_dir: &Path) -> String {
@@ -71,7 +71,7 @@ pub(crate) fn build(
     command
         .current_dir(programs_dir)
         .args(["build", "--release", "-Zbuild-std=core", "--target", target.triple])
-        .args(["--bin", target.object.binary()])
+        .args(["--bin", target.object.binary(), "--features", target.object.features()])
         // The messages for people go to standard error, those for this program to standard output.
         .arg("--message-format=json-render-diagnostics")
         .arg("--target-dir")

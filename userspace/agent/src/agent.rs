@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use nix::net::if_::if_nametoindex;
+use roadstead_abi::node_flags;
 use roadstead_dataplane::{
     addresses::{NodeAddresses, to_map},
     attach::{Attached, Role},
@@ -15,6 +16,7 @@ use roadstead_dataplane::{
     frontends::{self, Frontends, NodeView},
     load::Programs,
     maps::{FlowMaps, KernelMaps},
+    migrate::Earlier,
     netns_cookie,
     pins::Pins,
     reconcile::{GRACE, Reconciler, Removal},
@@ -42,6 +44,8 @@ pub(crate) struct Agent {
     flags: RunFlags,
     node_name: String,
     programs: Programs,
+    /// An agent of another ABI version whose programs still run.
+    earlier: Option<Earlier>,
     reconciler: Reconciler<KernelMaps>,
     flows: FlowMaps,
     uplinks: Attached,
@@ -72,7 +76,11 @@ impl Agent {
     /// Loads the programs over what an earlier agent has pinned. Nothing is attached or changed yet.
     pub(crate) fn load(flags: RunFlags, metrics: Metrics, health: Health) -> anyhow::Result<Self> {
         let pins = Pins::open(&flags.bpffs)?;
-        let (programs, maps, flows) = Programs::load(pins, flags.conntrack_entries)?;
+        let earlier = Earlier::find(&pins);
+        let (programs, mut maps, flows) = Programs::load(pins, flags.conntrack_entries)?;
+        if let Some(earlier) = &earlier {
+            earlier.copy_services(&mut maps).context("cannot take over the Services of an earlier agent")?;
+        }
         let reconciler = Reconciler::recover(maps).context("cannot read the maps back")?;
         let devices = Devices::look(&flags.devices)?;
         let netns_cookie = netns_cookie().context("cannot learn the cookie of the network namespace")?;
@@ -85,6 +93,7 @@ impl Agent {
             flags,
             node_name,
             programs,
+            earlier,
             reconciler,
             flows,
             uplinks: Attached::new(Role::Uplink),
@@ -105,6 +114,7 @@ impl Agent {
 
     /// Attaches the programs, once the maps hold the first snapshot: a program must not meet a half-filled map.
     pub(crate) fn attach(&mut self) -> anyhow::Result<()> {
+        self.copy_earlier_flows();
         if self.flags.socket_lb == Switch::On {
             let root = self.flags.cgroup_root.clone().map_or_else(cgroup::root, Ok)?;
             self.programs.attach_sockets(&root)?;
@@ -113,8 +123,30 @@ impl Agent {
             accept_own_addresses();
         }
         self.follow_devices()?;
+        if self.earlier.is_some() {
+            self.copy_earlier_flows();
+            let earlier = self.earlier.take();
+            self.try_apply()?;
+            self.earlier = earlier;
+            self.copy_earlier_flows();
+            self.earlier = None;
+        }
         self.programs.pins().remove_other_versions()?;
         Ok(())
+    }
+
+    /// Takes over flows that programs of another ABI version have created up to now.
+    fn copy_earlier_flows(&mut self) {
+        let Some(earlier) = &self.earlier else { return };
+        let copied = self
+            .programs
+            .time()
+            .map_err(anyhow::Error::from)
+            .and_then(|time| Ok(earlier.copy_flows(&mut self.flows, time)?));
+        match copied {
+            Ok(entries) => info!(entries, "took over flows of an earlier agent"),
+            Err(error) => warn!(error = format!("{error:#}"), "cannot take over the flows of an earlier agent"),
+        }
     }
 
     /// Brings the maps to a snapshot; whether that succeeded. What failed is tried again by [`Agent::tick`].
@@ -152,7 +184,10 @@ impl Agent {
         self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
         let serving: BTreeSet<_> = serving.into_iter().map(to_map).collect();
         let range = self.flags.source.node_port_range;
-        let config = node.config(self.netns_cookie, &(range.first().get()..=range.last().get()));
+        let mut config = node.config(self.netns_cookie, &(range.first().get()..=range.last().get()));
+        if self.earlier.is_some() {
+            config.flags |= node_flags::TAKING_OVER;
+        }
         self.reconciler.apply_node(&config, &serving)?;
         let own: Vec<_> = devices.addresses().chain(node.0.iter().copied()).collect();
         let view = NodeView { name: &self.node_name, addresses: &own };

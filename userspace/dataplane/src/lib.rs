@@ -19,6 +19,7 @@ pub mod harness;
 mod ids;
 pub mod load;
 pub mod maps;
+pub mod migrate;
 mod object;
 pub mod pins;
 pub mod reconcile;
