@@ -2,6 +2,8 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
+use roadstead_toolchain::Object;
+
 fn main() {
     if let Err(error) = embed() {
         // Cargo shows this line as the build's error; it names what is missing and the command that installs it.
@@ -17,7 +19,9 @@ fn embed() -> Result<(), Box<dyn Error>> {
         println!("{line}");
     }
     let cache = roadstead_toolchain::cache_dir_from_out_dir(&out_dir);
-    let object = roadstead_toolchain::compile(&programs, &cache)?;
+    let next = env::var_os("CARGO_FEATURE_NEXT_ABI").is_some();
+    let object = if next { Object::NextPrograms } else { Object::Programs };
+    let object = roadstead_toolchain::compile(object, &programs, &cache)?;
     // A copy: the cache may drop the object while this build's result is still in use.
     fs::copy(object, out_dir.join("programs.o"))?;
     Ok(())

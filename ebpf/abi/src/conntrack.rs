@@ -65,9 +65,12 @@ pub struct CtEntry {
     pub backend: u32,
     /// Time of the last packet in this direction, or of creation, in units of the programs' clock ([`crate::CLOCK_SHIFT`]).
     pub last_seen: u32,
+    /// Zero: what makes this another layout.
+    #[cfg(feature = "next-abi")]
+    pub next: u32,
 }
 
-const _: () = assert!(size_of::<CtEntry>() == 60);
+const _: () = assert!(size_of::<CtEntry>() == if cfg!(feature = "next-abi") { 64 } else { 60 });
 
 impl CtEntry {
     /// The key under which the other direction's entry is stored: packets that answer one rewritten by `self`.

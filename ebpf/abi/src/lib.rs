@@ -14,6 +14,7 @@ pub mod check;
 mod conntrack;
 mod counters;
 mod drop_reason;
+pub mod harness;
 mod service;
 mod socket;
 
@@ -27,7 +28,7 @@ pub use service::{
 pub use socket::{MAX_SERVICE_NETWORKS, Network, NodeConfig, Peer, UdpReverseKey, node_address, node_flags};
 
 /// Number of the map layouts; part of the path under which maps and links are pinned.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
 
 /// The programs' clock is the kernel's count of timer ticks (`jiffies64`), shifted by this: free to read, a quarter of a
 /// second to 2.6 s long. The program `clock` tells its time.
@@ -158,6 +159,13 @@ impl Addr {
         Self([0, 0, MAPPED, u32::from_ne_bytes(bytes)])
     }
 
+    /// An IPv4 address from its word in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
     /// An address from its sixteen bytes in network order.
     #[inline(always)]
     #[must_use]
@@ -282,6 +290,7 @@ mod pod {
     }
 
     pod!(SvcKey, SvcValue, Backend, CtKey, CtEntry, UdpReverseKey, Peer, DropKey, NodeConfig, super::Addr);
+    pod!(super::harness::Round);
     pod!(Affinity, AffinityKey, Counters, Event, FragmentKey, FragmentPorts, RangeData, Trace);
 }
 

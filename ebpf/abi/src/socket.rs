@@ -91,6 +91,9 @@ pub mod node_flags {
     pub const MASQUERADE_ALL: u32 = 1 << 1;
     /// The networks of pods are known (kube-proxy: a local traffic detector is configured).
     pub const PODS_KNOWN: u32 = 1 << 2;
+    /// The programs of an earlier ABI version run behind these ones, and their flows are being taken over: what is unknown
+    /// and opens no connection is theirs.
+    pub const TAKING_OVER: u32 = 1 << 3;
 }
 
 /// Values of the map of the node's own addresses.

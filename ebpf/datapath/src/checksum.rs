@@ -41,6 +41,13 @@ pub fn addr_diff(old: &Addr, new: &Addr) -> u32 {
     fold32(sum)
 }
 
+/// [`addr_diff`] of two IPv4 addresses, which differ in the last word alone.
+#[inline(always)]
+#[must_use]
+pub fn addr_diff_v4(old: &Addr, new: &Addr) -> u32 {
+    fold32(u64::from(!old.last_word()) + u64::from(new.last_word()))
+}
+
 /// The sum of two differences.
 #[inline(always)]
 #[must_use]
@@ -61,6 +68,31 @@ pub fn ports_diff(old: (Be16, Be16), new: (Be16, Be16)) -> u32 {
 #[must_use]
 pub fn update(field: u16, diff: u32) -> u16 {
     !fold(u64::from(!field) + u64::from(diff))
+}
+
+/// How the kernel keeps the transport checksum of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// In the field, whole.
+    InField,
+    /// The field holds the sum of the pseudo-header, and a device or the receiver completes it (CHECKSUM_PARTIAL).
+    Offloaded,
+    /// One cannot tell.
+    Unknown,
+}
+
+/// How a checksum is kept, from what the kernel's helper has made of the field when it was told a difference of the
+/// pseudo-header.
+#[inline(always)]
+#[must_use]
+pub fn kept(before: u16, after: u16, diff: u32) -> Kept {
+    let whole = after == update(before, diff);
+    let offloaded = after == fold(u64::from(before) + u64::from(diff));
+    match (whole, offloaded) {
+        (true, false) => Kept::InField,
+        (false, true) => Kept::Offloaded,
+        _ => Kept::Unknown,
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +136,26 @@ mod tests {
             // 0x0000 and 0xffff are the same number in one's complement.
             prop_assert!(updated == after || (updated ^ after) == 0xffff && (after == 0 || updated == 0));
         }
+    }
+
+    #[test]
+    fn the_short_way_for_ipv4_gives_the_same_sum() {
+        let (a, b) = (Addr::v4([192, 0, 2, 1]), Addr::v4([10, 244, 1, 5]));
+        for (old, new) in [(a, b), (b, a), (a, a)] {
+            let (long, short) = (addr_diff(&old, &new), addr_diff_v4(&old, &new));
+            assert_eq!(update(0x1234, long), update(0x1234, short));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_did_to_a_field_tells_how_it_keeps_the_checksum() {
+        let diff = addr_diff(&Addr::v4([192, 0, 2, 1]), &Addr::v4([10, 244, 1, 5]));
+        for before in [0x1234_u16, 0xfffe, 0x0001] {
+            assert_eq!(kept(before, update(before, diff), diff), Kept::InField);
+            assert_eq!(kept(before, fold(u64::from(before) + u64::from(diff)), diff), Kept::Offloaded);
+        }
+        assert_eq!(kept(0x1234, 0x1234, addr_diff(&Addr::UNSPECIFIED, &Addr::UNSPECIFIED)), Kept::Unknown);
+        assert_eq!(kept(0x1234, 0x4321, diff), Kept::Unknown);
     }
 
     #[test]

@@ -26,12 +26,10 @@ pub(crate) fn existing(scratch: &mut Scratch, packet: &Packet) -> Option<()> {
     let check = scratch.key.check();
     // The element may be freed and given to another flow between the lookup and the copy: then once more.
     let mut pointer = CONNTRACK.get_ptr_mut(&scratch.key)?;
-    // SAFETY: the map returned the pointer; elements are preallocated, so it points to one whoever has it now.
-    scratch.entry = unsafe { *pointer };
+    copy(pointer, &mut scratch.entry);
     if scratch.entry.check != check {
         pointer = CONNTRACK.get_ptr_mut(&scratch.key)?;
-        // SAFETY: as above.
-        scratch.entry = unsafe { *pointer };
+        copy(pointer, &mut scratch.entry);
         if scratch.entry.check != check {
             return None;
         }
@@ -44,6 +42,14 @@ pub(crate) fn existing(scratch: &mut Scratch, packet: &Packet) -> Option<()> {
         stamp(&scratch.entry, pointer, packet.tcp_flags);
     }
     Some(())
+}
+
+/// Copies an element that the map returned; elements are preallocated, so it is one whoever has it now. An assignment
+/// would call memmove, which copies byte by byte.
+#[inline(always)]
+fn copy(from: *const CtEntry, to: &mut CtEntry) {
+    // SAFETY: both are valid, and the scratch element is no part of the map.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
 }
 
 /// Notes the packet in the entry. What a recycled element would be stamped with is a flag or a time too many, which only

@@ -49,7 +49,7 @@ fn apply_v4(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEntry) -> O
     ctx.l4_csum_replace(icmp + 2, 0, ports.into(), 0).ok()?;
     ctx.store(inner + 12, &[entry.dst.last_word(), entry.src.last_word()], 0).ok()?;
     ctx.store(packet.l4, &[entry.dport.0, entry.sport.0], 0).ok()?;
-    let (src, dst) = (Addr::v4(read(ctx, ETH_LEN + 12)?), Addr::v4(read(ctx, ETH_LEN + 16)?));
+    let (src, dst) = (Addr::v4_word(read(ctx, ETH_LEN + 12)?), Addr::v4_word(read(ctx, ETH_LEN + 16)?));
     let new_src = outer_source(src, key, entry);
     let outer = checksum::add(checksum::addr_diff(&src, &new_src), checksum::addr_diff(&dst, &entry.dst));
     ctx.l3_csum_replace(ETH_LEN + 10, 0, outer.into(), 0).ok()?;

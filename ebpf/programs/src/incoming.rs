@@ -2,7 +2,7 @@
 //! get a backend, answers of masqueraded flows return to their client.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{Addr, DropReason, NodeConfig, ct_flags, hook, kind};
+use roadstead_abi::{Addr, DropReason, NodeConfig, ct_flags, hook, kind, node_flags};
 use roadstead_datapath::way::Arrival;
 
 use crate::{
@@ -90,13 +90,20 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     let Some(node) = service::node() else { return Ok(NEXT) };
     let key = &scratch.key;
     let to_frontend = filter::may_be_frontend(&key.dst);
-    // A flow outlives the port or Service that it came by (kube-proxy never looks at an established flow again).
-    let to_our_port = open::is_for_our_port(key, node);
-    if (to_frontend || to_our_port || filter::may_be_backend(&key.src, key.sport))
-        && conntrack::existing(scratch, packet).is_some()
-    {
+    let to_our_port = !to_frontend && open::is_for_our_port(key, node);
+    if !to_frontend && !to_our_port && !filter::may_be_backend(&key.src, key.sport) {
+        return unserved(scratch, node);
+    }
+    // Flows first: they outlive the port or Service that they came by (kube-proxy never looks at an established flow
+    // again), and they are most of the packets.
+    if conntrack::existing(scratch, packet).is_some() {
         return forward(ctx, scratch, packet);
     }
+    if node.flags & node_flags::TAKING_OVER != 0 && !packet.is_opening() {
+        return Ok(NEXT);
+    }
+    // An address of the node may be a Service's too.
+    let to_our_port = to_our_port || open::is_for_our_port(&scratch.key, node);
     if !to_frontend && !to_our_port {
         return unserved(scratch, node);
     }

@@ -2,7 +2,7 @@
 //! asked for. What a process of this node itself sends to a Service, past the socket programs, is met here too.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{DropReason, NodeConfig, ct_flags, hook};
+use roadstead_abi::{DropReason, NodeConfig, ct_flags, hook, node_flags, proto};
 use roadstead_datapath::way::Arrival;
 
 use crate::{
@@ -89,7 +89,8 @@ fn known(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device
 #[inline(always)]
 fn begin(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, node: &NodeConfig) -> Result<i32, Drop> {
     // A segment in the middle of nothing is not this node's to answer for: its connection began elsewhere.
-    let begins = packet.has_header() && (packet.is_opening() || packet.proto != roadstead_abi::proto::TCP);
+    let is_datagram = packet.proto != proto::TCP && node.flags & node_flags::TAKING_OVER == 0;
+    let begins = packet.has_header() && (packet.is_opening() || is_datagram);
     if !begins {
         return Ok(NEXT);
     }

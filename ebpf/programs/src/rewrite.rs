@@ -5,12 +5,12 @@
 
 use aya_ebpf::programs::TcContext;
 use roadstead_abi::{Addr, CtEntry, CtKey, DropReason, proto};
-use roadstead_datapath::checksum;
+use roadstead_datapath::checksum::{self, Kept};
 
 use crate::{
     drops::Drop,
     icmp_error,
-    packet::{ETH_LEN, Family, Form, Packet, ptr_at, read},
+    packet::{ETH_LEN, Family, Form, Packet, load, ptr_at, read, store},
 };
 
 pub(crate) const BPF_F_RECOMPUTE_CSUM: u64 = 1;
@@ -31,13 +31,25 @@ pub(crate) fn apply(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEnt
     if packet.form == Form::Error {
         return icmp_error::apply(ctx, packet, key, entry).ok_or(failed);
     }
+    let addresses = addresses_diff(packet.family, key, entry);
     if packet.has_header() {
-        transport_checksum(ctx, packet, key, entry).ok_or(failed)?;
-        ports(ctx, packet, entry).ok_or(failed)?;
+        transport(ctx, packet, key, entry, addresses).ok_or(failed)?;
     }
     match packet.family {
-        Family::V4 => addresses_v4(ctx, key, entry, u16::from(sends_on)).ok_or(failed),
+        Family::V4 => addresses_v4(ctx, entry, addresses, u16::from(sends_on)).ok_or(failed),
         Family::V6 => addresses_v6(ctx, entry, u8::from(sends_on)).ok_or(failed),
+    }
+}
+
+#[inline(always)]
+fn addresses_diff(family: Family, key: &CtKey, entry: &CtEntry) -> u32 {
+    match family {
+        Family::V4 => {
+            checksum::add(checksum::addr_diff_v4(&key.src, &entry.src), checksum::addr_diff_v4(&key.dst, &entry.dst))
+        }
+        Family::V6 => {
+            checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst))
+        }
     }
 }
 
@@ -49,33 +61,49 @@ fn hops(ctx: &TcContext, family: Family) -> Option<u8> {
     }
 }
 
+/// Checksum and ports. The helper knows how the checksum is kept; asked about the addresses, it shows that by what it
+/// does, and the ports need no second call.
 #[inline(always)]
-fn transport_checksum(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEntry) -> Option<()> {
-    let addresses = checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst));
+fn transport(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEntry, addresses: u32) -> Option<()> {
     let ports = checksum::ports_diff((key.sport, key.dport), (entry.sport, entry.dport));
+    let is_udp = packet.proto == proto::UDP;
+    let (field, flags) = if is_udp { (packet.l4 + 6, BPF_F_MARK_MANGLED_0) } else { (packet.l4 + 16, 0) };
+    let before: u16 = read(ctx, field)?;
     // A UDP checksum of 0 is none (RFC 768) and stays 0.
-    let (field, flags) = match packet.proto {
-        proto::UDP => (packet.l4 + 6, BPF_F_MARK_MANGLED_0),
-        _ => (packet.l4 + 16, 0),
-    };
-    ctx.l4_csum_replace(field, 0, addresses.into(), flags | BPF_F_PSEUDO_HDR).ok()?;
-    ctx.l4_csum_replace(field, 0, ports.into(), flags).ok()
+    if !(is_udp && before == 0) {
+        ctx.l4_csum_replace(field, 0, addresses.into(), flags | BPF_F_PSEUDO_HDR).ok()?;
+        let pointer = ptr_at::<u16>(ctx, field)?;
+        // SAFETY: `ptr_at` has checked the bounds.
+        let after = unsafe { load(pointer) };
+        match checksum::kept(before, after, addresses) {
+            Kept::InField => {
+                let new = checksum::update(after, ports);
+                // SAFETY: as above. 0 would be none.
+                unsafe { store(pointer, if is_udp && new == 0 { 0xffff } else { new }) };
+            }
+            Kept::Offloaded => {}
+            Kept::Unknown => ctx.l4_csum_replace(field, 0, ports.into(), flags).ok()?,
+        }
+    }
+    let pointer = ptr_at::<[u16; 2]>(ctx, packet.l4)?;
+    // SAFETY: `ptr_at` has checked the bounds.
+    unsafe { store(pointer, [entry.sport.0, entry.dport.0]) };
+    Some(())
 }
 
 #[inline(always)]
-fn addresses_v4(ctx: &TcContext, key: &CtKey, entry: &CtEntry, hops: u16) -> Option<()> {
+fn addresses_v4(ctx: &TcContext, entry: &CtEntry, addresses: u32, hops: u16) -> Option<()> {
     // TTL and protocol, checksum, source, destination: bytes 8 to 19 of the header.
-    let head = ptr_at::<[u16; 6]>(ctx, ETH_LEN + 8)?;
+    let head = ptr_at::<[u16; 2]>(ctx, ETH_LEN + 8)?;
+    let tail = ptr_at::<[u32; 2]>(ctx, ETH_LEN + 12)?;
     // SAFETY: `ptr_at` has checked the bounds.
-    let [ttl_word, check, ..] = unsafe { head.read_unaligned() };
+    let [ttl_word, check] = unsafe { load(head) };
     let new_ttl_word = (u16::from_be(ttl_word) - (hops << 8)).to_be();
-    let addresses = checksum::add(checksum::addr_diff(&key.src, &entry.src), checksum::addr_diff(&key.dst, &entry.dst));
     let diff = checksum::add(addresses, u32::from(!ttl_word) + u32::from(new_ttl_word));
     // SAFETY: as above.
-    unsafe { head.cast::<[u16; 2]>().write_unaligned([new_ttl_word, checksum::update(check, diff)]) };
-    let pointer = ptr_at::<[u32; 2]>(ctx, ETH_LEN + 12)?;
+    unsafe { store(head, [new_ttl_word, checksum::update(check, diff)]) };
     // SAFETY: as above.
-    unsafe { pointer.write_unaligned([entry.src.last_word(), entry.dst.last_word()]) };
+    unsafe { store(tail, [entry.src.last_word(), entry.dst.last_word()]) };
     Some(())
 }
 
@@ -96,12 +124,4 @@ struct HeaderV6 {
     limit: u8,
     src: Addr,
     dst: Addr,
-}
-
-#[inline(always)]
-fn ports(ctx: &TcContext, packet: &Packet, entry: &CtEntry) -> Option<()> {
-    let pointer = ptr_at::<[u16; 2]>(ctx, packet.l4)?;
-    // SAFETY: `ptr_at` has checked the bounds.
-    unsafe { pointer.write_unaligned([entry.sport.0, entry.dport.0]) };
-    Some(())
 }

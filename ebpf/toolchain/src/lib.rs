@@ -28,12 +28,41 @@ use std::path::{Path, PathBuf};
 
 use recipe::Target;
 
-/// Compiles the eBPF crate in `programs_dir`, or takes its object from `cache_dir`, and returns the object's path.
+/// The objects that the eBPF crate makes, one from each of its binaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    /// What the agent carries.
+    Programs,
+    /// The same with the next ABI version, which tests upgrade to.
+    NextPrograms,
+    /// What the benchmark measures the programs with.
+    Harness,
+}
+
+impl Object {
+    /// The binary's name in the crate's manifest.
+    pub(crate) fn binary(self) -> &'static str {
+        match self {
+            Self::Programs | Self::NextPrograms => "roadstead",
+            Self::Harness => "harness",
+        }
+    }
+
+    /// The crate's features that it is built with.
+    pub(crate) fn features(self) -> &'static str {
+        match self {
+            Self::NextPrograms => "next-abi",
+            Self::Programs | Self::Harness => "",
+        }
+    }
+}
+
+/// Compiles an object of the eBPF crate in `programs_dir`, or takes it from `cache_dir`, and returns its path.
 ///
 /// Safe to call from several processes at once: one compiles, the others wait and find its object. The path stays valid
 /// until later versions of the sources push the object out of the cache, so a build script copies it.
-pub fn compile(programs_dir: &Path, cache_dir: &Path) -> Result<PathBuf, ToolchainError> {
-    compile_on(&Host::from_environment(), &Target::from_environment(), programs_dir, cache_dir)
+pub fn compile(object: Object, programs_dir: &Path, cache_dir: &Path) -> Result<PathBuf, ToolchainError> {
+    compile_on(&Host::from_environment(), &Target::from_environment(object), programs_dir, cache_dir)
 }
 
 /// The cache folder that belongs to the target folder of a build script's `OUT_DIR`: one for all profiles.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::Object;
 use crate::compiler::Compiler;
 use crate::error::ToolchainError;
 use crate::linker::Linker;
@@ -16,28 +17,30 @@ const RECIPE: &str = "1";
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`.
 const FLAG_END: &str = "\x1f";
 
-/// The kernel that the object is for.
+/// The object, and the kernel that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The Rust target, by the host's byte order.
     triple: &'static str,
     /// The architecture in Rust's word, for the layout of registers in `aya-ebpf`.
     arch: String,
+    /// Which of the crate's binaries.
+    object: Object,
 }
 
 impl Target {
-    /// The target of the outer build, in a build script; this machine otherwise.
-    pub(crate) fn from_environment() -> Self {
+    /// An object for the target of the outer build, in a build script; for this machine otherwise.
+    pub(crate) fn from_environment(object: Object) -> Self {
         let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.to_owned());
         let native = if cfg!(target_endian = "big") { "big" } else { "little" };
         let order = env::var("CARGO_CFG_TARGET_ENDIAN").unwrap_or_else(|_| native.to_owned());
         let triple = if order == "big" { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-        Self { triple, arch }
+        Self { triple, arch, object }
     }
 
     /// The cache key of an object of these sources for this target by this recipe.
     pub(crate) fn key(&self, sources: &Fingerprint) -> String {
-        sources.key([RECIPE, self.triple, &self.arch])
+        sources.key([RECIPE, self.triple, &self.arch, self.object.binary(), self.object.features()])
     }
 
     fn flags(&self, linker: &Linker, programs_dir: &Path) -> String {
@@ -68,6 +71,7 @@ pub(crate) fn build(
     command
         .current_dir(programs_dir)
         .args(["build", "--release", "-Zbuild-std=core", "--target", target.triple])
+        .args(["--bin", target.object.binary(), "--features", target.object.features()])
         // The messages for people go to standard error, those for this program to standard output.
         .arg("--message-format=json-render-diagnostics")
         .arg("--target-dir")

@@ -72,7 +72,11 @@ impl Machine {
     }
 
     fn compile(&self) -> Result<PathBuf, ToolchainError> {
-        compile_on(&self.host, &Target::from_environment(), &self.path("programs"), &self.path("cache"))
+        self.compile_object(Object::Programs)
+    }
+
+    fn compile_object(&self, object: Object) -> Result<PathBuf, ToolchainError> {
+        compile_on(&self.host, &Target::from_environment(object), &self.path("programs"), &self.path("cache"))
     }
 
     /// The compilers that ran so far.
@@ -136,6 +140,19 @@ fn an_object_is_made_once() {
     machine.write("programs/src/main.rs", "changed");
     let error = machine.compile().unwrap_err().to_string();
     assert_eq!(error, "bpf-linker is missing: run \"cargo xtask setup\"");
+}
+
+#[test]
+fn each_object_of_the_crate_is_made_and_kept_for_itself() {
+    let machine = Machine::new();
+    machine.linker();
+    machine.toolchain("usr", "1.96.0", "22.1.8");
+    let (programs, harness) = (machine.compile().unwrap(), machine.compile_object(Object::Harness).unwrap());
+    assert_ne!(programs, harness);
+    for (object, name) in [(&programs, "--bin roadstead"), (&harness, "--bin harness")] {
+        assert!(fs::read_to_string(object).unwrap().contains(name), "{name}");
+    }
+    assert_eq!((machine.compile().unwrap(), machine.runs().len()), (programs, 2));
 }
 
 #[test]

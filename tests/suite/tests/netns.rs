@@ -14,6 +14,7 @@ mod netns {
     mod devices;
     mod fixture;
     mod gone;
+    mod health;
     mod host;
     mod ingress;
     mod inside;

@@ -61,7 +61,12 @@ fn cases(client: &str, vip: &str, node: &str, stranger: &str) -> Vec<Case> {
         case("a late packet of no flow", frame(vip, 81, TcpAck), REDIRECT, Some(DropReason::NoEndpoints)),
         case("a ping to a Service", frame(vip, 0, Icmp), DROP, Some(DropReason::UnknownProtocol)),
         case("a ping to the node", frame(node, 0, Icmp), NEXT, None),
-        case("a later fragment to a Service whose first one was not seen", frame(vip, 80, Udp).later_fragment(), DROP, Some(DropReason::Fragment)),
+        case(
+            "a later fragment to a Service whose first one was not seen",
+            frame(vip, 80, Udp).later_fragment(),
+            DROP,
+            Some(DropReason::Fragment),
+        ),
         case("a fragment to a stranger", frame(stranger, 80, Udp).later_fragment(), NEXT, None),
         case("a packet cut short", frame(vip, 80, Tcp).cut(8), DROP, Some(DropReason::Malformed)),
     ]
@@ -156,7 +161,11 @@ fn a_connection_counts_as_established_when_the_client_has_acknowledged_the_hands
     let (client, vip, backend) = ("192.0.2.9", "198.51.100.10", "127.0.0.9");
     let steps = [
         ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::Tcp), [SEEN, REPLY | AT_EGRESS]),
-        ("uplink_out", Frame::new(backend, client, 8_080, 40_000, Transport::TcpSynAck), [SEEN, REPLY | AT_EGRESS | SEEN]),
+        (
+            "uplink_out",
+            Frame::new(backend, client, 8_080, 40_000, Transport::TcpSynAck),
+            [SEEN, REPLY | AT_EGRESS | SEEN],
+        ),
         ("uplink_in", Frame::new(client, vip, 40_000, 80, Transport::TcpAck), [SEEN | ACKED, REPLY | AT_EGRESS | SEEN]),
     ];
     for (program, frame, expected) in steps {

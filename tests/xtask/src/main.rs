@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod host;
 mod lint;
@@ -24,6 +25,9 @@ cargo xtask COMMAND
   setup            install what the build, the demo and the tests need; does nothing where all is there
   demo [--keep]    build everything, make the lab, show every path working; --keep leaves it running
   test [ARGS]      build everything and run all tests, with root where they need it; ARGS go to cargo test
+  bench service [--quick | --full]
+                   build everything as it is shipped and measure it beside nftables and iptables; results in
+                   target/bench
   lint             formatting and clippy, without warnings
   ci               what .ci/run runs: lint, then test";
 
@@ -44,6 +48,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "setup" if rest.is_empty() => setup::run(),
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "bench" => bench::run(rest),
         "lint" if rest.is_empty() => lint::run(),
         "ci" if rest.is_empty() => lint::ci(),
         "help" | "-h" | "--help" => {

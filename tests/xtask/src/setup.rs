@@ -22,6 +22,9 @@ const BASE_PACKAGES: [(&str, &str); 5] = [
     ("iproute2", "the lab's namespaces and devices"),
 ];
 
+/// What `bench service` measures beside Roadstead, and what pins its client and server to a CPU.
+const PEER_PACKAGES: [&str; 3] = ["nftables", "iptables", "util-linux"];
+
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 
@@ -65,6 +68,11 @@ pub(crate) fn install() -> Result<bool> {
         find_compiler(&host, &linker)?;
     }
     Ok(installed)
+}
+
+/// Installs the peers of the benchmarks where they are missing.
+pub(crate) fn install_peers() -> Result<()> {
+    apt::install(&PEER_PACKAGES).map(drop)
 }
 
 /// Shows one step and how long it took.

@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     for lack in host::lacks() {
         eprintln!("test: this host lacks {lack}; tests that need it are skipped");
     }
-    workspace::build_programs()?;
+    workspace::build_programs_and_next()?;
     let (tally, finished) = run_tests(&mut command(arguments)?)?;
     if finished && tally.results == 0 {
         bail!("no test ran");

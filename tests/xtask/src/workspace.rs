@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context as _;
+
 /// The profile of demo and tests, and the folder Cargo gives it.
 pub(crate) const PROFILE: &str = "lab";
 
@@ -25,6 +27,14 @@ pub(crate) fn program_dir() -> PathBuf {
     target_dir().join(PROFILE)
 }
 
+/// The profile that is shipped, and measured.
+pub(crate) const SHIPPED_PROFILE: &str = "release";
+
+/// The folder of what is measured.
+pub(crate) fn shipped_dir() -> PathBuf {
+    target_dir().join(SHIPPED_PROFILE)
+}
+
 /// The Cargo that runs us, in the checkout, without what it told this program about this program.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -44,6 +54,17 @@ pub(crate) fn cargo() -> Command {
 /// dependencies and would build those twice.
 pub(crate) fn build_programs() -> anyhow::Result<()> {
     crate::process::run(cargo().args(["build", "--workspace", "--bins", "--profile", PROFILE]))
+}
+
+/// Builds what [`build_programs`] builds, and beside it an agent of the next ABI version, which tests upgrade to.
+pub(crate) fn build_programs_and_next() -> anyhow::Result<()> {
+    let (agent, next) = (program_dir().join("roadstead"), program_dir().join("roadstead-next"));
+    let build = ["build", "--workspace", "--bins", "--profile", PROFILE, "--features", "roadstead-agent/next-abi"];
+    crate::process::run(cargo().args(build))?;
+    // A new file: the old one may be running.
+    let _none = std::fs::remove_file(&next);
+    std::fs::copy(&agent, &next).with_context(|| format!("could not copy {}", agent.display()))?;
+    build_programs()
 }
 
 /// PATH with the folders of administration programs (`ip`, `sysctl`), which a user's PATH may lack.

@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::net::if_::if_nametoindex;
+use roadstead_abi::node_flags;
 use roadstead_dataplane::{
     addresses::{NodeAddresses, to_map},
     attach::{Attached, Role},
@@ -14,25 +16,36 @@ use roadstead_dataplane::{
     frontends::{self, Frontends, NodeView},
     load::Programs,
     maps::{FlowMaps, KernelMaps},
+    migrate::Earlier,
     netns_cookie,
     pins::Pins,
     reconcile::{GRACE, Reconciler, Removal},
 };
 use roadstead_model::{Problem, Severity, Snapshot};
-use tracing::{info, warn};
+use roadstead_telemetry::Health;
+use tracing::{debug, info, warn};
 
 use crate::{
     cgroup,
     devices::Devices,
     flags::{RunFlags, Switch},
+    health_check::{self, HealthChecks},
     metrics::Metrics,
 };
+
+/// How long a round that failed waits, short of the tick that repeats it.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// What `run` works on.
 pub(crate) struct Agent {
     flags: RunFlags,
     node_name: String,
     programs: Programs,
+    /// An agent of another ABI version whose programs still run.
+    earlier: Option<Earlier>,
     reconciler: Reconciler<KernelMaps>,
     flows: FlowMaps,
     uplinks: Attached,
@@ -41,25 +54,46 @@ pub(crate) struct Agent {
     snapshot: Arc<Snapshot>,
     desired: Frontends,
     devices: Devices,
+    /// The last look at the devices failed, or the addresses that uplinks are found by may have changed.
+    look: bool,
     conflicts: Vec<Problem>,
     /// The last round failed, or left something to free after the grace period.
     due: Option<Instant>,
+    unfinished: Unfinished,
+    health: Health,
+    health_checks: HealthChecks,
     metrics: Metrics,
+}
+
+/// What the last attempt failed to bring up to date.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unfinished {
+    devices: bool,
+    maps: bool,
 }
 
 impl Agent {
     /// Loads the programs over what an earlier agent has pinned. Nothing is attached or changed yet.
-    pub(crate) fn load(flags: RunFlags, metrics: Metrics) -> anyhow::Result<Self> {
+    pub(crate) fn load(flags: RunFlags, metrics: Metrics, health: Health) -> anyhow::Result<Self> {
         let pins = Pins::open(&flags.bpffs)?;
-        let (programs, maps, flows) = Programs::load(pins, flags.conntrack_entries)?;
+        let earlier = Earlier::find(&pins);
+        let (programs, mut maps, flows) = Programs::load(pins, flags.conntrack_entries)?;
+        if let Some(earlier) = &earlier {
+            earlier.copy_services(&mut maps).context("cannot take over the Services of an earlier agent")?;
+        }
         let reconciler = Reconciler::recover(maps).context("cannot read the maps back")?;
         let devices = Devices::look(&flags.devices)?;
         let netns_cookie = netns_cookie().context("cannot learn the cookie of the network namespace")?;
         let node_name = flags.source.node_name().context("cannot learn the name of this node")?;
+        debug!(
+            masquerade = ?flags.masquerade, masquerade_all = flags.masquerade_all, pod_cidrs = ?flags.pod_cidrs,
+            load_balancing = ?flags.load_balancing, "balancing by these flags"
+        );
         Ok(Self {
             flags,
             node_name,
             programs,
+            earlier,
             reconciler,
             flows,
             uplinks: Attached::new(Role::Uplink),
@@ -68,30 +102,62 @@ impl Agent {
             snapshot: Arc::default(),
             desired: Frontends::default(),
             devices,
+            look: false,
             conflicts: Vec::new(),
             due: None,
+            unfinished: Unfinished::default(),
+            health_checks: HealthChecks::new(health.clone()),
+            health,
             metrics,
         })
     }
 
     /// Attaches the programs, once the maps hold the first snapshot: a program must not meet a half-filled map.
     pub(crate) fn attach(&mut self) -> anyhow::Result<()> {
+        self.copy_earlier_flows();
         if self.flags.socket_lb == Switch::On {
             let root = self.flags.cgroup_root.clone().map_or_else(cgroup::root, Ok)?;
             self.programs.attach_sockets(&root)?;
         } else {
             self.programs.detach_sockets(None);
+            accept_own_addresses();
         }
         self.follow_devices()?;
+        if self.earlier.is_some() {
+            self.copy_earlier_flows();
+            let earlier = self.earlier.take();
+            self.try_apply()?;
+            self.earlier = earlier;
+            self.copy_earlier_flows();
+            self.earlier = None;
+        }
         self.programs.pins().remove_other_versions()?;
         Ok(())
+    }
+
+    /// Takes over flows that programs of another ABI version have created up to now.
+    fn copy_earlier_flows(&mut self) {
+        let Some(earlier) = &self.earlier else { return };
+        let copied = self
+            .programs
+            .time()
+            .map_err(anyhow::Error::from)
+            .and_then(|time| Ok(earlier.copy_flows(&mut self.flows, time)?));
+        match copied {
+            Ok(entries) => info!(entries, "took over flows of an earlier agent"),
+            Err(error) => warn!(error = format!("{error:#}"), "cannot take over the flows of an earlier agent"),
+        }
     }
 
     /// Brings the maps to a snapshot; whether that succeeded. What failed is tried again by [`Agent::tick`].
     pub(crate) fn apply(&mut self, snapshot: Arc<Snapshot>) -> bool {
         self.snapshot = snapshot;
+        // The Node's addresses say which devices are uplinks.
+        self.look = true;
         let started = Instant::now();
-        match self.try_apply() {
+        let outcome = self.try_apply();
+        self.tell_health(Unfinished { maps: outcome.is_err(), ..self.unfinished });
+        match outcome {
             Ok(written) => {
                 let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 if written > 0 {
@@ -114,12 +180,16 @@ impl Agent {
     fn try_apply(&mut self) -> anyhow::Result<usize> {
         let devices = self.devices.clone();
         let node = self.node_addresses(&devices);
-        let serving: BTreeSet<_> =
-            node.serving_node_ports(&self.flags.node_port_networks()).into_iter().map(to_map).collect();
+        let serving = node.serving_node_ports(&self.flags.node_port_networks());
+        self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
+        let serving: BTreeSet<_> = serving.into_iter().map(to_map).collect();
         let range = self.flags.source.node_port_range;
-        let config = node.config(self.netns_cookie, &(range.first().get()..=range.last().get()));
+        let mut config = node.config(self.netns_cookie, &(range.first().get()..=range.last().get()));
+        if self.earlier.is_some() {
+            config.flags |= node_flags::TAKING_OVER;
+        }
         self.reconciler.apply_node(&config, &serving)?;
-        let own: Vec<_> = devices.addresses.values().flatten().chain(&node.0).copied().collect();
+        let own: Vec<_> = devices.addresses().chain(node.0.iter().copied()).collect();
         let view = NodeView { name: &self.node_name, addresses: &own };
         let desired = frontends::compile(&self.snapshot, view);
         self.tell_conflicts(&desired.conflicts);
@@ -132,30 +202,63 @@ impl Agent {
         Ok(changes?.frontends)
     }
 
-    /// Once a second: devices that came or went, rounds to repeat, ranges and backends to free.
-    pub(crate) fn tick(&mut self) {
-        if let Err(error) = self.follow_devices() {
+    /// Follows the devices, and whatever depends on their addresses: called when they may have changed.
+    pub(crate) fn devices_changed(&mut self) {
+        let outcome = self.follow_devices();
+        self.look = outcome.is_err();
+        self.tell_health(Unfinished { devices: outcome.is_err(), ..self.unfinished });
+        if let Err(error) = outcome {
             warn!(error = format!("{error:#}"), "attaching failed, will be tried again");
             self.metrics.failed();
         }
-        if self.due.is_some_and(|due| due <= Instant::now()) {
-            self.due = None;
-            match self.try_apply() {
-                Ok(written) => {
-                    if written > 0 {
-                        info!(generation = self.snapshot.generation, written, "programmed");
-                    }
-                    self.metrics.synced(&self.snapshot, Duration::ZERO, &self.reconciler.fill());
-                    self.collect_flows();
-                    self.due = self.reconciler.has_retired().then(|| Instant::now() + GRACE);
+        self.round_if_due();
+    }
+
+    /// Once a second: what failed before, rounds to repeat, ranges and backends to free.
+    pub(crate) fn tick(&mut self) {
+        if self.look {
+            self.devices_changed();
+        } else {
+            self.round_if_due();
+        }
+        self.health_checks.retry();
+    }
+
+    fn round_if_due(&mut self) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.due = None;
+        let outcome = self.try_apply();
+        self.tell_health(Unfinished { maps: outcome.is_err(), ..self.unfinished });
+        match outcome {
+            Ok(written) => {
+                if written > 0 {
+                    info!(generation = self.snapshot.generation, written, "programmed");
                 }
-                Err(error) => {
-                    warn!(error = format!("{error:#}"), "programming failed, will be tried again");
-                    self.metrics.failed();
-                    self.due = Some(Instant::now());
-                }
+                self.metrics.synced(&self.snapshot, Duration::ZERO, &self.reconciler.fill());
+                self.collect_flows();
+                self.due = self.reconciler.has_retired().then(|| Instant::now() + GRACE);
+            }
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "programming failed, will be tried again");
+                self.metrics.failed();
+                // Not before the next tick: news of devices may come many times a second.
+                self.due = Some(Instant::now() + RETRY);
             }
         }
+    }
+
+    /// The one place that says how healthy this proxy is. Whether the Node is about to go (KEP-3836) belongs here as well
+    /// once the model carries it: [`Health::set_eligible`].
+    fn tell_health(&mut self, unfinished: Unfinished) {
+        self.unfinished = unfinished;
+        self.health.set_pending(unfinished.devices || unfinished.maps);
+    }
+
+    /// Closes the sockets; programs and maps stay.
+    pub(crate) async fn stop(self) {
+        self.health_checks.stop().await;
     }
 
     /// Every few seconds: expired flows, counters.
@@ -185,22 +288,23 @@ impl Agent {
 
     fn follow_devices(&mut self) -> anyhow::Result<()> {
         let devices = Devices::look(&self.flags.devices)?;
-        if devices != self.devices {
+        if !devices.has_addresses_of(&self.devices) {
             // Addresses have come or gone, and with them node ports and the source of forwarded flows.
-            self.devices = devices;
             self.due = Some(Instant::now());
         }
+        self.devices = devices;
         let devices = &self.devices;
         let wanted = devices.uplinks(&self.flags.devices, &self.node_addresses(devices).0)?;
-        let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).ok().map(|i| (i, name.clone()));
-        let internal: std::collections::BTreeMap<u32, String> = devices
-            .ethernet
-            .iter()
-            .filter(|name| !wanted.contains(*name) && !name.starts_with("cni"))
-            .filter_map(index)
-            .collect();
-        let wanted: std::collections::BTreeMap<u32, String> = wanted.iter().filter_map(index).collect();
-        self.internals.follow(&mut self.programs, &mut self.flows, &internal)?;
+        let mut internal = devices.pods(&wanted);
+        if self.flags.socket_lb == Switch::Off {
+            // What this node's own processes send to its node ports.
+            internal.insert(LOOPBACK, "lo".to_owned());
+        }
+        if self.internals.follow(&mut self.programs, &mut self.flows, &internal)? {
+            debug!(devices = ?internal, "attached to the devices of pods");
+        }
+        let index = |name: &String| if_nametoindex(name.as_str()).ok().map(|index| (index, name.clone()));
+        let wanted = wanted.iter().filter_map(index).collect();
         if self.uplinks.follow(&mut self.programs, &mut self.flows, &wanted)? {
             let names: Vec<_> = self.uplinks.names().collect();
             info!(devices = names.join(","), "attached to the uplinks");
@@ -224,6 +328,15 @@ impl Agent {
             warn!(%conflict, "a frontend is left out");
         }
         self.conflicts = conflicts.to_vec();
+    }
+}
+
+/// Without the socket programs an answer to a process that asked for a node port of its own node comes in on the loopback
+/// device with that node's address as its source, which Linux takes for forged unless told otherwise.
+fn accept_own_addresses() {
+    let path = "/proc/sys/net/ipv4/conf/lo/accept_local";
+    if let Err(error) = std::fs::write(path, "1") {
+        warn!(path, %error, "cannot write 1: this node does not reach its own node ports over IPv4");
     }
 }
 

@@ -92,6 +92,49 @@ pub(crate) struct RunFlags {
     /// Size of the conntrack table; a flow takes two entries.
     #[arg(long, env = "ROADSTEAD_CONNTRACK_ENTRIES", value_name = "N", default_value_t = roadstead_abi::limits::CONNTRACK)]
     pub(crate) conntrack_entries: u32,
+
+    /// Whether pods see their clients: `preserve` keeps a client's address wherever answers come back through this node,
+    /// `kube-proxy` puts the node's in its place wherever kube-proxy does.
+    #[arg(long, env = "ROADSTEAD_MASQUERADE", value_name = "MODE", value_enum, default_value_t = Masquerade::Preserve)]
+    pub(crate) masquerade: Masquerade,
+
+    /// Put the node's address in the client's place for all traffic to cluster IPs, as kube-proxy's masqueradeAll does.
+    #[arg(long, env = "ROADSTEAD_MASQUERADE_ALL")]
+    pub(crate) masquerade_all: bool,
+
+    /// Network that this cluster's pods have their addresses from (repeatable): what comes from elsewhere is no pod.
+    /// Found by itself: the `podCIDRs` of all Nodes.
+    #[arg(long = "pod-cidr", env = "ROADSTEAD_POD_CIDR", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    pub(crate) pod_cidrs: Vec<IpNet>,
+
+    /// How a new flow gets its backend: `random`, or `maglev`, by which all nodes choose the same one. A Service has its
+    /// own way by the annotation `roadstead.dev/load-balancing`.
+    #[arg(long, env = "ROADSTEAD_LOAD_BALANCING", value_name = "WAY", value_enum, default_value_t = LoadBalancing::Random)]
+    pub(crate) load_balancing: LoadBalancing,
+}
+
+/// `--masquerade`: where the node's address takes the client's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Masquerade {
+    /// Only where the answer would not come back through this node otherwise.
+    Preserve,
+    /// Wherever kube-proxy does it.
+    #[value(name = "kube-proxy")]
+    KubeProxy,
+}
+
+/// `--load-balancing`: how a new flow gets its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadBalancing {
+    /// By a random number.
+    Random,
+    /// By the flow's addresses and ports, the same on every node.
+    Maglev,
+}
+
+/// A CIDR without the bits behind its length.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse().map(|network: IpNet| network.trunc()).map_err(|_| format!("{text:?} is no CIDR"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -138,5 +181,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn run(arguments: &[&str]) -> Result<RunFlags, String> {
+        let all = ["roadstead", "run", "--manifests", "/manifests"].iter().chain(arguments);
+        match Cli::try_parse_from(all).map_err(|error| error.to_string())?.command {
+            Command::Run(flags) => Ok(*flags),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ways_of_balancing_are_chosen_by_flags() {
+        let chosen = |arguments: &[&str]| {
+            let flags = run(arguments).unwrap();
+            let cidrs: Vec<_> = flags.pod_cidrs.iter().map(ToString::to_string).collect();
+            (flags.masquerade, flags.masquerade_all, flags.load_balancing, cidrs.join(" "))
+        };
+        assert_eq!(chosen(&[]), (Masquerade::Preserve, false, LoadBalancing::Random, String::new()));
+        let all = ["--masquerade=kube-proxy", "--masquerade-all", "--load-balancing", "maglev"];
+        assert_eq!(chosen(&all), (Masquerade::KubeProxy, true, LoadBalancing::Maglev, String::new()));
+        let cidrs = "10.244.0.0/16 fd00:10::/64 10.9.0.0/24";
+        let flags = ["--pod-cidr", "10.244.1.0/16,fd00:10::1/64", "--pod-cidr", "10.9.0.0/24"];
+        assert_eq!(chosen(&flags).3, cidrs);
+        for wrong in ["--masquerade=all", "--pod-cidr=10.244.0.0", "--pod-cidr=10.244.0.0/33", "--load-balancing=rr"] {
+            assert!(run(&[wrong]).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `run` stands where the configuration's way meets the packet's: it takes snapshots from `sources`, lets `dataplane`
 //! bring the BPF maps to them, and keeps devices and flows in order. The other commands work without a daemon. No TLS
-//! key and no HTTP request is ever seen here: this process holds CAP_BPF.
+//! key and no client's HTTP request is ever seen here, only questions about metrics and health: this process holds
+//! CAP_BPF.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,9 @@ mod check;
 mod devices;
 mod flags;
 mod get;
+mod health_check;
 mod metrics;
+mod netlink;
 mod run;
 mod status;
 mod table;

@@ -8,7 +8,7 @@ use roadstead_telemetry::{self as telemetry, Health, Shutdown};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::{agent::Agent, flags::RunFlags, metrics::Metrics};
+use crate::{agent::Agent, flags::RunFlags, metrics::Metrics, netlink::Watch};
 
 const TICK: Duration = Duration::from_secs(1);
 const COLLECT: Duration = Duration::from_secs(5);
@@ -31,7 +31,8 @@ pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
 
     let source = sources::start(&flags.source)?;
     let mut snapshots = source.snapshots();
-    let mut agent = Agent::load(flags, metrics)?;
+    let mut watch = Watch::open().context("cannot follow the devices")?;
+    let mut agent = Agent::load(flags, metrics, health.clone())?;
     let first = snapshots.borrow_and_update().clone();
     // A program must not meet a half-filled map. Programs of an earlier agent serve on meanwhile.
     anyhow::ensure!(agent.apply(first), "the first snapshot could not be programmed");
@@ -50,10 +51,12 @@ pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
                 let snapshot = snapshots.borrow_and_update().clone();
                 agent.apply(snapshot);
             }
+            () = watch.changed() => agent.devices_changed(),
             _ = tick.tick() => agent.tick(),
             _ = collect.tick() => agent.collect(),
         }
     }
+    agent.stop().await;
     source.stop().await;
     if let Some(server) = server {
         // The task ends with the shutdown; one that panicked has nothing left to lose.

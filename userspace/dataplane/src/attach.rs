@@ -175,7 +175,8 @@ impl Programs {
             return Ok(());
         }
         let direction = if name.ends_with("_in") { TcAttachType::Ingress } else { TcAttachType::Egress };
-        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        // Programs of an earlier ABI version go on behind these until their flows are taken over.
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(device, direction, options)?;
         let link: FdLink = program.take_link(id)?.try_into()?;
         link.pin(&pin)?;

@@ -1,7 +1,9 @@
 //! The maps as the reconciler sees them: a trait, the kernel's maps behind it, and (in tests) fakes that fail by order.
 
 use aya::maps::{Array, HashMap, MapData, MapError as AyaMapError, PerCpuHashMap};
-use roadstead_abi::{Addr, Backend, CtEntry, CtKey, DropKey, NodeConfig, SlotRange, SvcKey, SvcValue, map_names};
+use roadstead_abi::{
+    Addr, Backend, CtEntry, CtKey, DropKey, NodeConfig, Peer, SlotRange, SvcKey, SvcValue, UdpReverseKey, map_names,
+};
 
 use crate::pins::Pins;
 
@@ -71,6 +73,8 @@ pub struct KernelMaps {
 pub struct FlowMaps {
     /// Conntrack.
     pub conntrack: HashMap<MapData, CtKey, CtEntry>,
+    /// What UDP sockets asked for.
+    pub udp_reverse: HashMap<MapData, UdpReverseKey, Peer>,
     /// Drop counters.
     pub drops: PerCpuHashMap<MapData, DropKey, u64>,
     /// Devices with programs attached.
@@ -115,6 +119,7 @@ impl KernelMaps {
         }
         let flows = FlowMaps {
             conntrack: typed(&mut find, map_names::CONNTRACK)?,
+            udp_reverse: typed(&mut find, map_names::UDP_REVERSE)?,
             drops: typed(&mut find, map_names::DROPS)?,
             uplinks: typed(&mut find, map_names::UPLINKS)?,
         };

@@ -81,6 +81,20 @@ impl Pins {
         self.version.join("links")
     }
 
+    /// ABI versions other than this one of which maps are pinned, the latest first.
+    #[must_use]
+    pub fn other_versions(&self) -> Vec<(u32, Self)> {
+        let folders = version_folders(&self.root).unwrap_or_default();
+        let number = |folder: &Path| folder.file_name()?.to_str()?.strip_prefix('v')?.parse().ok();
+        let others = folders.into_iter().filter(|folder| *folder != self.version);
+        let mut versions: Vec<_> = others
+            .filter_map(|folder| Some((number(&folder)?, Self { root: self.root.clone(), version: folder })))
+            .filter(|(_, pins)| pins.maps().join(roadstead_abi::map_names::CONNTRACK).exists())
+            .collect();
+        versions.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        versions
+    }
+
     /// Removes what agents of other ABI versions have pinned, once this one's programs are attached.
     ///
     /// # Errors

@@ -108,8 +108,12 @@ impl<M: Maps> Reconciler<M> {
     }
 
     fn recover_sets(&mut self) -> Result<(), MapError> {
-        let ranges: BTreeSet<SlotRange> =
-            self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).filter(|r| r.count > 0).collect();
+        let ranges: BTreeSet<SlotRange> = self
+            .services
+            .values()
+            .flat_map(|value| [value.cluster.members, value.local.members])
+            .filter(|r| r.count > 0)
+            .collect();
         for range in ranges {
             // Ranges that overlap were written by a broken agent; their frontends are written anew.
             if !self.free_slots.claim(range) {
@@ -236,7 +240,10 @@ impl<M: Maps> Reconciler<M> {
             reserved: 0,
             affinity: 0,
             ranges: 0,
-            cluster: roadstead_abi::EndpointSet { members: self.slot_range(key, &cluster)?, table: SlotRange::default() },
+            cluster: roadstead_abi::EndpointSet {
+                members: self.slot_range(key, &cluster)?,
+                table: SlotRange::default(),
+            },
             local: roadstead_abi::EndpointSet { members: self.slot_range(key, &local)?, table: SlotRange::default() },
         };
         if self.services.get(key) == Some(&value) {
@@ -323,7 +330,8 @@ impl<M: Maps> Reconciler<M> {
 
     /// Marks ranges and backends that no frontend names, to be freed after the grace period.
     fn retire_unused(&mut self, now: Instant) {
-        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
+        let used: BTreeSet<SlotRange> =
+            self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
         for range in self.sets.keys().filter(|range| !used.contains(range)) {
             self.retired_slots.entry(*range).or_insert(now);
         }
@@ -358,7 +366,8 @@ impl<M: Maps> Reconciler<M> {
 
     /// Endpoints that some frontend names now.
     fn named_backends(&self) -> BTreeSet<EndpointAddress> {
-        let used: BTreeSet<SlotRange> = self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
+        let used: BTreeSet<SlotRange> =
+            self.services.values().flat_map(|value| [value.cluster.members, value.local.members]).collect();
         let ids = used.iter().filter_map(|range| self.sets.get(range)).flatten();
         ids.filter_map(|id| self.backends.name(*id)).copied().collect()
     }

@@ -1,32 +1,13 @@
-//! The HTTP server for /metrics, /healthz, /readyz and /livez.
-//!
-//! It faces a scraper, but it may face anyone: heads are bounded in size and time, connections in number and age, and
-//! nothing but GET and HEAD is answered.
+//! What is said at /metrics, /healthz, /readyz and /livez; nothing but GET and HEAD is answered.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::{JoinHandle, JoinSet},
-    time::timeout,
-};
+use hyper::{Method, Response, StatusCode, header};
+use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{Health, Shutdown};
+use crate::{Health, Shutdown, answer_requests};
 
-/// A scraper needs one connection; the rest is for people and load balancers.
-const CONNECTIONS: usize = 64;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds a peer that reads or writes one byte at a time; Prometheus opens a new connection when it is over.
-const CONNECTION_AGE: Duration = Duration::from_secs(300);
-/// The smallest that hyper accepts.
-const BUFFER: usize = 8192;
-
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<String>;
 
 /// Binds the address and serves it until shutdown; called inside a runtime.
 ///
@@ -40,54 +21,7 @@ pub fn serve(addr: SocketAddr, health: Health, shutdown: Shutdown) -> io::Result
 
 /// Serves a socket that is bound already, until shutdown.
 pub fn serve_on(listener: TcpListener, health: Health, shutdown: Shutdown) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            tokio::select! {
-                () = shutdown.wait() => break,
-                Some(_) = connections.join_next() => {}
-                stream = accept(&listener) => {
-                    // Over the cap the connection is closed at once: whoever fills it gets no queue either.
-                    if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                        let health = health.clone();
-                        connections.spawn(async move {
-                            connection(stream, health).await;
-                            drop(slot);
-                        });
-                    }
-                }
-            }
-        }
-        connections.shutdown().await;
-    })
-}
-
-/// The next connection; out of file descriptors, it waits for some to come free rather than spin.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a metrics connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, health: Health) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &health);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER).half_close(false);
-    match timeout(CONNECTION_AGE, http.serve_connection(TokioIo::new(stream), service)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "metrics connection failed"),
-        Err(_) => tracing::debug!("metrics connection grew too old"),
-    }
+    tokio::spawn(answer_requests(listener, shutdown, move |method, path| answer(method, path, &health)))
 }
 
 fn answer(method: &Method, path: &str, health: &Health) -> Answer {
@@ -98,7 +32,8 @@ fn answer(method: &Method, path: &str, health: &Health) -> Answer {
     }
     match path {
         "/metrics" => metrics(health),
-        "/healthz" | "/livez" => state(health.is_live()),
+        "/livez" => state(health.is_live()),
+        "/healthz" => state(health.is_live() && health.is_eligible()),
         "/readyz" => state(health.is_ready()),
         _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz or /livez\n"),
     }
@@ -120,11 +55,11 @@ fn metrics(health: &Health) -> Answer {
 }
 
 fn state(good: bool) -> Answer {
-    if good { text(StatusCode::OK, "ok\n") } else { text(StatusCode::SERVICE_UNAVAILABLE, "not yet\n") }
+    if good { text(StatusCode::OK, "ok\n") } else { text(StatusCode::SERVICE_UNAVAILABLE, "not now\n") }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<String>) -> Answer {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
     let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -133,10 +68,17 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prometheus::{IntCounter, Registry};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        time::timeout,
+    };
 
     use super::*;
+    use crate::server::CONNECTIONS;
 
     async fn ask(addr: SocketAddr, head: &str) -> String {
         let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -163,10 +105,17 @@ mod tests {
             assert!(answer.contains(body), "{head}: {answer}");
         };
         check("GET /metrics", "200", "roadstead_test_things_total 1").await;
-        check("GET /readyz", "503", "not yet").await;
+        check("GET /readyz", "503", "not now").await;
         health.set_ready(true);
         check("GET /readyz", "200", "ok").await;
         check("GET /livez", "200", "ok").await;
+        check("GET /healthz", "200", "ok").await;
+        health.set_eligible(false);
+        check("GET /healthz", "503", "").await;
+        check("GET /livez", "200", "ok").await;
+        check("GET /readyz", "200", "ok").await;
+        health.set_eligible(true);
+        check("GET /healthz", "200", "ok").await;
         health.set_live(false);
         check("GET /livez", "503", "").await;
         check("GET /healthz", "503", "").await;

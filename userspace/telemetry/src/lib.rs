@@ -8,9 +8,11 @@
 mod flags;
 mod health;
 mod http;
+mod server;
 mod shutdown;
 
 pub use flags::{LogFormat, TelemetryFlags, init_logging};
 pub use health::Health;
 pub use http::{serve, serve_on};
+pub use server::answer_requests;
 pub use shutdown::Shutdown;

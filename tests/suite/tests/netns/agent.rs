@@ -1,9 +1,9 @@
 //! Agents that are killed and started again: forwarding does not notice.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
-use roadstead_lab::{Daemon, HoldReport, Lab, Probe, Program, Running, demo::Cluster, wait_until};
+use roadstead_lab::{Daemon, HoldReport, Lab, Node, Probe, Program, Running, demo::Cluster, program, wait_until};
 
 use super::fixture::{PAIR, READY, WEB, assigned, at, lab, served_for, settle};
 
@@ -50,6 +50,53 @@ fn agents_that_end_and_begin_are_not_noticed() {
         assert_eq!((report.error.as_deref(), report.name.as_deref()), (None, Some(name)), "{report:?}");
         assert!(report.exchanged > 20, "{report:?}");
     }
+}
+
+#[test]
+fn an_upgrade_to_another_layout_of_the_maps_is_not_noticed() {
+    let Some(lab) = lab("upgrade") else { return };
+    let Ok(next) = program("roadstead-next") else {
+        eprintln!("skipped: no agent of the next ABI version is built, which cargo xtask test does");
+        return;
+    };
+    let cluster = Cluster::start(&lab).unwrap();
+    lab.apply(PAIR.0, PAIR.1).unwrap();
+    let pair = assigned(&cluster, "pair");
+    settle(&cluster, &[cluster.web, pair].concat());
+    let agents = take_over(&cluster);
+    let holds = hold_all(&cluster, pair);
+    let [node_port, _] = at(lab.node("node-a").host(), 30900);
+    let [_, address] = Cluster::at(cluster.web, 9000);
+    let loads = [node_port, address].map(|to| lab.client().load(to, RATE).unwrap());
+    served_for(Duration::from_millis(500), lab.client(), &Probe::tcp(node_port), &WEB);
+    agents.iter().for_each(|agent| end(agent, Signal::SIGKILL));
+    let upgraded: Vec<_> = lab.nodes().iter().map(|node| start_other(node, &next)).collect();
+    upgraded.iter().for_each(|agent| agent.wait_ready(READY).unwrap());
+    for agent in &upgraded {
+        assert!(agent.log().contains("taking over from an agent of another ABI version"), "{}", agent.log());
+    }
+    served_for(SETTLED, lab.client(), &Probe::tcp(address), &WEB);
+    for load in loads {
+        let report = load.finish().unwrap();
+        assert!(report.failed == 0 && report.answered > 100, "{report:?}");
+    }
+    for (name, hold) in holds {
+        let report = hold.finish().unwrap();
+        assert_eq!((report.error.as_deref(), report.name.as_deref()), (None, Some(name)), "{report:?}");
+        assert!(report.exchanged > 20, "{report:?}");
+    }
+    for node in lab.nodes() {
+        let versions = std::fs::read_dir(node.bpffs()).unwrap().count();
+        assert_eq!(versions, 1, "{}: what the earlier agent pinned is gone", node.name());
+    }
+}
+
+/// Another build of the agent, with the flags of the node's own.
+fn start_other(node: &Node, agent: &Path) -> Daemon {
+    let command = node.command(Program::Agent).unwrap();
+    let mut other = Command::new(agent);
+    other.args(command.get_args());
+    node.start_with(Program::Agent, other).unwrap()
 }
 
 /// Agents that do not get far: each is killed a little later than the last one.

@@ -81,6 +81,9 @@ fn is_there(package: &str) -> bool {
         "gcc" => starts("cc"),
         "make" => starts("make"),
         "iproute2" => starts("ip"),
+        "nftables" => starts("nft"),
+        "iptables" => starts("iptables"),
+        "util-linux" => starts("chrt"),
         "llvm-22-dev" => super::linker::llvm_prefix().join("bin/llvm-config").exists(),
         // The compiler is only asked for where none was found.
         "rustc-web" | "rust-web-src" | "cargo-web" => false,

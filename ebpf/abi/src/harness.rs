@@ -1,0 +1,41 @@
+//! What the benchmark's harness and its user side agree on. Nothing of it is shipped.
+
+/// Bytes of a frame that are restored before every run: the headers, IPv6's included.
+pub const HEADER: usize = 80;
+/// Lookups in one run of the harness's `lookup`.
+pub const LOOKUPS: u32 = 64;
+/// Entries of the harness's own table.
+pub const TABLE: u32 = crate::limits::CONNTRACK;
+/// Flows that share one address: their ports differ.
+pub const PORTS_SHIFT: u32 = 10;
+/// The first of their ports.
+pub const FIRST_PORT: u16 = 1_024;
+
+/// The harness's only setting, written before a measurement.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// The frame's headers.
+    pub header: [u8; HEADER],
+    /// Packets so far; the flow of a packet is this number under [`Round::mask`].
+    pub counter: u64,
+    /// Number of flows minus one, a power of two minus one.
+    pub mask: u32,
+    /// The IPv4 address of the first flows, as a number.
+    pub base: u32,
+    /// Whether the address and the port that tell the flows apart are the frame's source (0) or its destination (1).
+    pub side: u32,
+    /// The slot of the program that the packet is handed to.
+    pub slot: u32,
+}
+
+impl Round {
+    /// Address and port of a flow, as numbers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow(&self, number: u64) -> (u32, u16) {
+        let flow = (number as u32) & self.mask;
+        let port = FIRST_PORT.wrapping_add((flow & ((1 << PORTS_SHIFT) - 1)) as u16);
+        (self.base.wrapping_add(flow >> PORTS_SHIFT), port)
+    }
+}

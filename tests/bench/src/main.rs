@@ -1,0 +1,80 @@
+//! `roadstead-bench`: measures what the README states, beside the peers, in one run.
+//!
+//! It stands outside both ways through the house, as the lab does, which it builds on: it starts the daemons as anybody
+//! would, loads the peers' rules as kube-proxy would, and lets the same client use each of them in turn. Its other
+//! commands are that client and its server, which run inside the lab's places.
+//!
+//! It holds no limit that a figure must keep: machines differ. The ratios of one run are what to read.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod clock;
+mod load;
+mod machine;
+mod manifests;
+mod packets;
+mod peers;
+mod plan;
+mod report;
+mod series;
+mod service;
+mod stage;
+mod state;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::packets::PacketsFlags;
+use crate::plan::ServiceFlags;
+use crate::worker::{connect::ConnectFlags, send::SendFlags, serve::ServeFlags, watch::WatchFlags};
+
+/// Measures Roadstead beside its peers
+#[derive(Debug, Parser)]
+#[command(name = "roadstead-bench", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Service load balancing beside nftables and iptables rules in kube-proxy's shape
+    Service(ServiceFlags),
+    /// One connection after the other to an address; prints their times
+    #[command(hide = true)]
+    Connect(ConnectFlags),
+    /// Answers each connection with the address that it came to
+    #[command(hide = true)]
+    Serve(ServeFlags),
+    /// Sends for some seconds to a server's sink; prints the bytes that arrived
+    #[command(hide = true)]
+    Send(SendFlags),
+    /// Measures the programs over the maps of an agent that has ended; prints nanoseconds
+    #[command(hide = true)]
+    Packets(PacketsFlags),
+    /// Connects until a certain server answers; prints when
+    #[command(hide = true)]
+    Watch(WatchFlags),
+}
+
+fn main() -> ExitCode {
+    let done: Result<()> = match &Cli::parse().command {
+        Command::Service(flags) => service::run(flags),
+        Command::Connect(flags) => worker::connect::run(flags),
+        Command::Serve(flags) => worker::serve::run(flags),
+        Command::Send(flags) => worker::send::run(flags),
+        Command::Packets(flags) => packets::run(flags),
+        Command::Watch(flags) => worker::watch::run(flags),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("roadstead-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
