@@ -10,7 +10,9 @@
 mod agent;
 mod cgroup;
 mod check;
+mod desired;
 mod devices;
+mod explain;
 mod flags;
 mod get;
 mod health_check;
@@ -46,6 +48,7 @@ fn try_main() -> anyhow::Result<ExitCode> {
         }
         Command::Check { paths, options } => check::run(&paths, &options),
         Command::Get(flags) => get::run(&flags),
+        Command::Explain(flags) => explain::run(&flags),
         Command::Status { bpffs, maps } => status::run(&bpffs, maps),
         Command::Cleanup { bpffs } => {
             roadstead_dataplane::cleanup::run(&bpffs)?;

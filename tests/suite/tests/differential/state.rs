@@ -140,7 +140,8 @@ fn node(random: &mut Random) -> NodeConfig {
         node_port_last: 32_767,
         flags: flag(random.percent(50), node_flags::KUBE_PROXY)
             | flag(random.percent(30), node_flags::MASQUERADE_ALL)
-            | flag(random.percent(60), node_flags::PODS_KNOWN),
+            | flag(random.percent(60), node_flags::PODS_KNOWN)
+            | flag(random.percent(5), node_flags::TAKING_OVER),
         services,
         service_networks: u32::try_from(random.below(3)).unwrap(),
         reserved: 0,

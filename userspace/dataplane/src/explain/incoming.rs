@@ -1,6 +1,6 @@
 //! Packets that come in, as `programs/src/incoming.rs`.
 
-use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, kind};
+use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, kind, node_flags};
 use roadstead_datapath::way::Arrival;
 
 use super::{
@@ -21,14 +21,19 @@ pub(super) fn explain<V: View, R: Routes>(
     let Some(node) = view.node()? else { return Ok(Explanation::pass(Rule::Unconfigured)) };
     let key = &packet.key;
     let to_frontend = lookups::may_be_frontend(view, &key.dst)?;
-    let to_our_port = lookups::is_for_our_port(view, key, &node)?;
-    let mut known = lookups::Known { entry: None, forgotten: Vec::new() };
-    if to_frontend || to_our_port || lookups::may_be_backend(view, &key.src, key.sport)? {
-        known = existing(view, packet)?;
-        if let Some(entry) = known.entry {
-            return Ok(forward(packet, entry));
-        }
+    let to_our_port = !to_frontend && lookups::is_for_our_port(view, key, &node)?;
+    if !to_frontend && !to_our_port && !lookups::may_be_backend(view, &key.src, key.sport)? {
+        return Ok(unserved(packet, &node));
     }
+    let known = existing(view, packet)?;
+    if let Some(entry) = known.entry {
+        return Ok(forward(packet, entry));
+    }
+    if node.flags & node_flags::TAKING_OVER != 0 && !packet.is_opening() {
+        return Ok(Explanation::pass(Rule::TakingOver));
+    }
+    // An address of the node may be a Service's too.
+    let to_our_port = to_our_port || lookups::is_for_our_port(view, key, &node)?;
     if !to_frontend && !to_our_port {
         return Ok(unserved(packet, &node));
     }

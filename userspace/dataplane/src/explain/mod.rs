@@ -18,10 +18,11 @@ mod socket;
 mod view;
 
 use roadstead_abi::{Backend, CtEntry, CtKey, DropReason, SvcValue, proto};
-use roadstead_datapath::way::{Arrival, Place};
+use roadstead_datapath::way::Arrival;
 
 pub use live::KernelView;
 pub use memory::{MemoryView, Row};
+pub use roadstead_datapath::way::Place;
 pub use route::KernelRoutes;
 pub use rule::{Policy, Rule};
 pub use socket::{Call, Socket, connect};
@@ -159,6 +160,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// No program meets it.
+    #[must_use]
+    pub fn untouched() -> Self {
+        Self::pass(Rule::NoService)
+    }
+
     /// The programs leave the packet alone.
     pub(crate) fn pass(rule: Rule) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Packets that leave, as `programs/src/outgoing.rs`.
 
-use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, proto};
+use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, node_flags, proto};
 use roadstead_datapath::way::Arrival;
 
 use super::{
@@ -67,7 +67,8 @@ fn begin<V: View, R: Routes>(
     node: &NodeConfig,
     known: &Known,
 ) -> Result<Explanation, ViewError> {
-    let begins = packet.has_header() && (packet.is_opening() || packet.key.proto != proto::TCP);
+    let is_datagram = packet.key.proto != proto::TCP && node.flags & node_flags::TAKING_OVER == 0;
+    let begins = packet.has_header() && (packet.is_opening() || is_datagram);
     if !begins {
         return Ok(Explanation::pass(Rule::NoFlow));
     }

@@ -29,6 +29,8 @@ pub enum Rule {
     NoFlow,
     /// An endpoint that is gone, asked by somebody else than a pod.
     GoneEndpoint,
+    /// The programs of an earlier version run still, and what is unknown is theirs.
+    TakingOver,
     /// The socket programs leave the address in place, and the packet programs judge.
     LeftToPackets,
     /// No agent has written the node's values yet.
@@ -80,8 +82,9 @@ impl fmt::Display for Rule {
             Self::AnswerAtEgress => "established flow: the answer is translated where it leaves",
             Self::TranslatedElsewhere => "established flow: translated at another device",
             Self::NoService => "no address of a Service",
-            Self::NoFlow => "segment of no flow",
+            Self::NoFlow => "packet of no flow, and none that opens one",
             Self::GoneEndpoint => "endpoint that is gone, not asked by a pod",
+            Self::TakingOver => "no flow of this version: left to the programs before it",
             Self::LeftToPackets => "left to the packet programs",
             Self::Unconfigured => "no agent has configured this node",
         };

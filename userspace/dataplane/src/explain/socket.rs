@@ -62,7 +62,8 @@ pub fn connect(view: &impl View, call: &Call) -> Result<Explanation, ViewError> 
             let client = AffinityKey::of_socket(call.socket.netns_cookie.unwrap_or(0), family, found.service);
             let choices = lookups::choices(view, &found, &decision.set, number, &client)?;
             let candidates = choices.into_iter().map(|id| candidate(view, id)).collect::<Result<_, _>>()?;
-            Ok(together(|reason| refused(reason, found.service), &found, Policy::of(&found, origin), candidates))
+            let refused = |reason| Explanation { frontend: Some(found), ..refused(reason, found.service) };
+            Ok(together(refused, &found, Policy::of(&found, origin), candidates))
         }
         Err(reason) => Ok(Explanation { frontend: Some(found), ..refused(reason, found.service) }),
     }

@@ -1,0 +1,93 @@
+//! What the manifests ask of this node, for the commands that need no daemon: frontends compiled once, and the names of
+//! Service ports, which the maps know by number only.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use roadstead_abi::{Addr, SvcKey, SvcValue};
+use roadstead_dataplane::{
+    explain::Row,
+    frontends::{self, Frontends, NodeView, ServicePortName},
+};
+use roadstead_model::Snapshot;
+
+/// The compiled frontends.
+pub(crate) struct Desired<'a> {
+    snapshot: &'a Snapshot,
+    frontends: Frontends,
+}
+
+/// A Service's port as people call it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PortName {
+    /// Namespace and name of the Service.
+    pub(crate) service: String,
+    /// The port's name, or its number where it has none.
+    pub(crate) port: String,
+}
+
+impl std::fmt::Display for PortName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+impl<'a> Desired<'a> {
+    /// Compiles a snapshot for a node with these addresses.
+    pub(crate) fn of(snapshot: &'a Snapshot, node: &str, addresses: &[IpAddr]) -> Self {
+        Self { snapshot, frontends: frontends::compile(snapshot, NodeView { name: node, addresses }) }
+    }
+
+    /// Shows every frontend; equal names have equal ids, which begin at 1.
+    pub(crate) fn each(&self, mut show: impl FnMut(&Row<'_>)) {
+        let names: BTreeSet<&ServicePortName> = self.frontends.by_key.values().map(|frontend| &frontend.port).collect();
+        let ids: BTreeMap<&ServicePortName, u32> = names.into_iter().zip(1..).collect();
+        for (key, frontend) in &self.frontends.by_key {
+            show(&Row {
+                key: *key,
+                service: ids.get(&frontend.port).copied().unwrap_or_default(),
+                kind: frontend.kind,
+                flags: frontend.flags,
+                affinity: 0,
+                cluster: &frontend.cluster,
+                local: &frontend.local,
+                ranges: None,
+            });
+        }
+    }
+
+    /// Addresses that belong to Services alone, with their kinds.
+    pub(crate) fn vips(&self) -> impl Iterator<Item = (Addr, u32)> {
+        self.frontends.vips.iter().map(|(addr, kind)| (*addr, u32::from(*kind)))
+    }
+
+    /// Names by the ids that these frontends have in the maps. Where the maps and the manifests differ, the name of an id
+    /// is that of most of its frontends.
+    pub(crate) fn names<'b>(
+        &self,
+        programmed: impl Iterator<Item = (SvcKey, &'b SvcValue)>,
+    ) -> BTreeMap<u32, PortName> {
+        let mut votes: BTreeMap<u32, BTreeMap<&ServicePortName, usize>> = BTreeMap::new();
+        for (key, value) in programmed {
+            if let Some(frontend) = self.frontends.by_key.get(&key) {
+                *votes.entry(value.service).or_default().entry(&frontend.port).or_default() += 1;
+            }
+        }
+        let named = votes.into_iter().filter_map(|(id, votes)| {
+            let (name, _) = votes.into_iter().max_by_key(|(_, count)| *count)?;
+            Some((id, self.name(name)))
+        });
+        named.collect()
+    }
+
+    fn name(&self, name: &ServicePortName) -> PortName {
+        let number = || {
+            let service = self.snapshot.services.get(&name.service)?;
+            service.ports.iter().find(|port| *port.name == *name.port).map(|port| port.port.to_string())
+        };
+        let port = if name.port.is_empty() { number().unwrap_or_default() } else { name.port.to_string() };
+        PortName { service: name.service.to_string(), port }
+    }
+}
