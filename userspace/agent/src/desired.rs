@@ -1,17 +1,38 @@
 //! What the manifests ask of this node, for the commands that need no daemon: frontends compiled once, and the names of
-//! Service ports, which the maps know by number only.
+//! Service ports and devices, which the maps know by number only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
+use nix::net::if_::if_indextoname;
 use roadstead_abi::{Addr, SvcKey, SvcValue};
 use roadstead_dataplane::{
     explain::Row,
     frontends::{self, Frontends, NodeView, ServicePortName},
+    maps::{KernelMaps, Maps as _},
+    pins::Pins,
 };
 use roadstead_model::Snapshot;
+use roadstead_sources::SourceFlags;
+
+/// The names that the manifests give to the ids in the pinned maps; none without manifests.
+pub(crate) fn names(from: &SourceFlags, pins: &Pins) -> anyhow::Result<BTreeMap<u32, PortName>> {
+    if from.manifests.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let snapshot = roadstead_sources::load(&from.manifests, &from.options());
+    let desired = Desired::of(&snapshot, &from.node_name()?, &[]);
+    let programmed = KernelMaps::open(pins)?.0.services()?;
+    Ok(desired.names(programmed.iter().map(|(key, value)| (*key, value))))
+}
+
+/// The name of a device of this network namespace.
+pub(crate) fn device_name(index: u32) -> Option<String> {
+    // For a device that is not there the answer is an empty name.
+    if_indextoname(index).ok()?.into_string().ok().filter(|name| !name.is_empty())
+}
 
 /// The compiled frontends.
 pub(crate) struct Desired<'a> {

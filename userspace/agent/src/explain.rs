@@ -18,19 +18,18 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use roadstead_abi::{Addr, Be16, CtKey, SvcKey, SvcValue, proto};
+use roadstead_abi::{Addr, Be16, CtKey, proto};
 use roadstead_dataplane::{
     addresses::to_map,
     explain::{self, Call, Explanation, Hook, KernelRoutes, KernelView, Packet, Place, Routes, Socket, Verdict, View},
     load::SOCKET_PROGRAMS,
-    maps::{KernelMaps, Maps as _},
     pins::Pins,
 };
 use roadstead_sources::SourceFlags;
 
 use self::{answer::Answer, offline::NodeFlags};
 use crate::{
-    desired::Desired,
+    desired,
     flags::{DEFAULT_BPFFS, Switch},
 };
 
@@ -159,14 +158,8 @@ fn live(flags: &ExplainFlags, bpffs: &Path, question: Question) -> anyhow::Resul
     let sockets = names.iter().any(|name| SOCKET_PROGRAMS.iter().any(|program| name.starts_with(program)));
     let node = Node { view: &view, routes: &routes, sockets, uplink: routes.uplinks().first().copied().unwrap_or(0) };
     let (explained, met) = node.explain(question)?;
-    if flags.from.manifests.is_empty() || explained.service == 0 {
-        return Ok(Answer::new(&explained, met, None));
-    }
-    let snapshot = roadstead_sources::load(&flags.from.manifests, &flags.from.options());
-    let desired = Desired::of(&snapshot, &flags.from.node_name()?, &[]);
-    let services: Vec<(SvcKey, SvcValue)> = KernelMaps::open(&pins)?.0.services()?;
-    let names = desired.names(services.iter().map(|(key, value)| (*key, value)));
-    Ok(Answer::new(&explained, met, names.get(&explained.service).cloned()))
+    let name = desired::names(&flags.from, &pins)?.remove(&explained.service);
+    Ok(Answer::new(&explained, met, name))
 }
 
 /// Where a new flow is met first.

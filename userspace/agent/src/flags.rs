@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
-use crate::{check::CheckFlags, explain::ExplainFlags, get::GetFlags};
+use crate::{check::CheckFlags, explain::ExplainFlags, get::GetFlags, status::StatusFlags, trace::TraceFlags};
 
 /// Balances Service traffic on this node.
 #[derive(Debug, Parser)]
@@ -38,14 +38,9 @@ pub(crate) enum Command {
     /// Show how this node would treat a new flow, and which rule says so.
     Explain(Box<ExplainFlags>),
     /// Show what is attached and what the maps hold; needs no daemon.
-    Status {
-        /// Where the agent's pins are.
-        #[arg(long, env = "ROADSTEAD_BPFFS", default_value = DEFAULT_BPFFS)]
-        bpffs: PathBuf,
-        /// Every frontend with its endpoints, and every flow.
-        #[arg(long)]
-        maps: bool,
-    },
+    Status(Box<StatusFlags>),
+    /// Show new flows and refusals as they happen.
+    Trace(Box<TraceFlags>),
     /// Detach and unpin everything that `run` has left in the kernel.
     Cleanup {
         /// Where the agent's pins are.

@@ -21,6 +21,8 @@ mod netlink;
 mod run;
 mod status;
 mod table;
+mod trace;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -49,7 +51,11 @@ fn try_main() -> anyhow::Result<ExitCode> {
         Command::Check { paths, options } => check::run(&paths, &options),
         Command::Get(flags) => get::run(&flags),
         Command::Explain(flags) => explain::run(&flags),
-        Command::Status { bpffs, maps } => status::run(&bpffs, maps),
+        Command::Status(flags) => status::run(&flags),
+        Command::Trace(flags) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(trace::run(&flags)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Cleanup { bpffs } => {
             roadstead_dataplane::cleanup::run(&bpffs)?;
             println!("removed every program, map and link pinned in {}", bpffs.display());

@@ -24,6 +24,11 @@ impl<N: Clone + Ord> Ids<N> {
         self.by_id.len()
     }
 
+    /// Every number from here on is free.
+    pub(crate) fn end(&self) -> u32 {
+        self.next
+    }
+
     pub(crate) fn id(&self, name: &N) -> Option<u32> {
         self.by_name.get(name).copied()
     }

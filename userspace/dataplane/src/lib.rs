@@ -9,12 +9,14 @@
 
 pub mod addresses;
 pub mod attach;
+mod batch;
 pub mod cleanup;
 pub mod clock;
 pub mod conntrack;
 pub mod counters;
 pub mod dump;
 pub mod explain;
+pub mod fill;
 pub mod frontends;
 pub mod harness;
 mod ids;
@@ -28,5 +30,7 @@ mod slots;
 mod syscall;
 pub mod testmaps;
 pub mod testrun;
+pub mod trace;
+pub mod traffic;
 
 pub use syscall::netns_cookie;

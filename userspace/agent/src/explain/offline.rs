@@ -100,7 +100,7 @@ impl<'a> World<'a> {
         view.vips = desired.vips().collect();
         view.node = Some(self.node());
         let flags = &self.flags.node;
-        let networks: Vec<IpNet> = flags.nodeport_addresses.iter().filter_map(|value| value.network()).collect();
+        let networks: Vec<IpNet> = flags.nodeport_addresses.iter().filter_map(NodePortAddresses::network).collect();
         let serving = self.addresses.serving_node_ports(&networks);
         let serves = |ip: &IpAddr| if serving.contains(ip) { node_address::SERVES_NODE_PORTS } else { 0 };
         view.node_addresses = self.own.iter().map(|ip| (to_map(*ip), serves(ip))).collect();
