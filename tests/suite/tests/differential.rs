@@ -2,8 +2,7 @@
 //! BPF_PROG_TEST_RUN, and must get the same verdict, endpoint, tuple and counter.
 //!
 //! `ROADSTEAD_DIFFERENTIAL_SEED` repeats a run, `…_STATES` and `…_PACKETS` make it longer. Needs root and a BPF file
-//! system; says so and passes where it has neither. The socket programs have no test run in the kernel: the table test in
-//! namespaces drives them.
+//! system; says so and passes where it has neither.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +13,7 @@ mod differential {
     pub(crate) mod ground;
     pub(crate) mod packets;
     pub(crate) mod random;
+    pub(crate) mod sockets;
     pub(crate) mod state;
 }
 
@@ -24,7 +24,7 @@ use differential::{
     ground::Ground,
     packets::Packets,
     random::Random,
-    state,
+    sockets, state,
 };
 
 /// A number from the environment.
@@ -32,24 +32,53 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-#[test]
-fn the_model_says_what_the_programs_do() {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: loading BPF programs needs root");
-        return;
-    }
-    // The thread that enters a namespace ends with the test.
-    thread::spawn(compare_all).join().unwrap();
-}
-
-fn compare_all() {
+/// The seed of this run, and the number of states and of packets of each.
+fn settings() -> (u64, u64, u64) {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = setting("ROADSTEAD_DIFFERENTIAL_SEED", clock.map_or(0, |since| since.subsec_nanos().into()));
     let states = setting("ROADSTEAD_DIFFERENTIAL_STATES", 200);
     let packets = setting("ROADSTEAD_DIFFERENTIAL_PACKETS", 200);
-    println!("seed {seed}: {states} states of {packets} packets");
+    println!("seed {seed}: {states} states of {packets} packets or calls");
+    (seed, states, packets)
+}
+
+fn is_root() -> bool {
+    let is_root = nix::unistd::Uid::effective().is_root();
+    if !is_root {
+        eprintln!("skipped: loading BPF programs needs root");
+    }
+    is_root
+}
+
+#[test]
+fn the_model_says_what_the_programs_do() {
+    if is_root() {
+        // The thread that enters a namespace ends with the test.
+        thread::spawn(compare_all).join().unwrap();
+    }
+}
+
+#[test]
+fn the_model_says_what_connect_does() {
+    if !is_root() {
+        return;
+    }
+    match sockets::in_a_group("the_model_says_what_connect_does") {
+        Some(succeeded) => assert!(succeeded),
+        None => {
+            let compare = || {
+                let (seed, states, calls) = settings();
+                sockets::compare(seed, states, calls);
+            };
+            thread::spawn(compare).join().unwrap();
+        }
+    }
+}
+
+fn compare_all() {
+    let (seed, states, packets) = settings();
     let started = Instant::now();
-    let mut ground = Ground::new();
+    let mut ground = Ground::new("packets");
     let mut seen = BTreeMap::<Seen, u32>::new();
     for number in 0..states {
         let mut random = Random::new(seed.wrapping_mul(1_000_003).wrapping_add(number));

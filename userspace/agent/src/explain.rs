@@ -212,7 +212,8 @@ impl<V: View, R: Routes> Node<'_, V, R> {
             let node = self.view.node()?.unwrap_or_default();
             let netns_cookie = is_nodes.then_some(node.netns_cookie);
             let CtKey { dst: asked, dport: port, proto: protocol, .. } = question.key;
-            let call = Call { asked, port, protocol, socket: Socket { netns_cookie, cookie: None } };
+            let family = if asked.is_v4() { 4 } else { 6 };
+            let call = Call { asked, port, protocol, family, socket: Socket { netns_cookie, cookie: None } };
             let explained = explain::connect(self.view, &call)?;
             if explained.verdict != Verdict::Pass {
                 return Ok((explained, Met::Socket));

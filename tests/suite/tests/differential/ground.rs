@@ -69,13 +69,13 @@ impl Drop for RemovedOnDrop {
 
 impl Ground {
     /// Moves the calling thread into a namespace of its own.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         ip(DEVICES);
         for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(Path::new("/proc/sys/net").join(name), "1").unwrap();
         }
-        let root = Path::new("/sys/fs/bpf").join(format!("roadstead-differential-{}", std::process::id()));
+        let root = Path::new("/sys/fs/bpf").join(format!("roadstead-differential-{name}-{}", std::process::id()));
         let removed = RemovedOnDrop(root.clone());
         let pins = Pins::open(&root).unwrap();
         let (programs, _, flows) = Programs::load(pins.clone(), CONNTRACK_ENTRIES).unwrap();

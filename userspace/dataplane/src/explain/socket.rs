@@ -20,6 +20,8 @@ pub struct Call {
     pub port: Be16,
     /// IP protocol number.
     pub protocol: u8,
+    /// Family of the socket, 4 or 6; one of IPv6 may ask for IPv4 addresses.
+    pub family: u8,
     /// Whose process it is.
     pub socket: Socket,
 }
@@ -58,8 +60,7 @@ pub fn connect(view: &impl View, call: &Call) -> Result<Explanation, ViewError> 
     match decide(&found, origin, node.flags) {
         Ok(decision) => {
             let number = call.socket.cookie.map(|cookie| select::cookie_hash(cookie, call.port));
-            let family = if call.asked.is_v4() { 4 } else { 6 };
-            let client = AffinityKey::of_socket(call.socket.netns_cookie.unwrap_or(0), family, found.service);
+            let client = AffinityKey::of_socket(call.socket.netns_cookie.unwrap_or(0), call.family, found.service);
             let choices = lookups::choices(view, &found, &decision.set, number, &client)?;
             let candidates = choices.into_iter().map(|id| candidate(view, id)).collect::<Result<_, _>>()?;
             let refused = |reason| Explanation { frontend: Some(found), ..refused(reason, found.service) };
@@ -112,6 +113,6 @@ fn is_for_packets(
     if found.ranges == 0 {
         return Ok(false);
     }
-    let source = if call.asked.is_v4() { &node.ipv4 } else { &node.ipv6 };
+    let source = if call.family == 4 { &node.ipv4 } else { &node.ipv6 };
     Ok(!matches!(origin, Origin::Node) || !lookups::lets_in(view, found, source)?)
 }
