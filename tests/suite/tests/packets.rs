@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod packets {
     pub(crate) mod bench;
+    mod errors;
+    mod fragments;
     pub(crate) mod frames;
 }
 
