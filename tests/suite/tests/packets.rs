@@ -198,9 +198,11 @@ fn a_flow_outlives_its_service_and_its_endpoint() {
     let syn = |port| Frame::new(client, vip, port, 80, Transport::Tcp);
     let later = Frame::new(client, vip, 40_000, 80, Transport::TcpAck);
     assert_eq!(bench.programs.run("uplink_in", &syn(40_000).bytes()).unwrap().verdict, NEXT);
-    let mut fewer = services();
-    fewer.by_key.retain(|key, _| key.port.get() != 80 && key.port.get() != 30_080);
-    bench.program(&fewer);
+    let mut gone = services();
+    gone.vips.clear();
+    gone.frontends.retain(|(key, _)| [80, 30_080].contains(&key.port.get()));
+    gone.frontends.iter_mut().for_each(|(_, frontend)| *frontend = None);
+    bench.program(gone);
     let ran = bench.programs.run("uplink_in", &later.bytes()).unwrap();
     assert_eq!(ran.verdict, NEXT, "the established flow goes on");
     later.moved(client, "127.0.0.9", 40_000, 8_080).assert_is(&ran.packet, "the established flow");

@@ -35,6 +35,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `spec.trafficDistribution` as written.
     pub traffic_distribution: Option<String>,
+    /// The annotation `roadstead.dev/load-balancing`; `None` leaves the choice to the agent's flag.
+    pub selection: Option<Selection>,
     /// What only Services of type LoadBalancer carry; for other types its defaults.
     pub load_balancer: LoadBalancerSpec,
     /// `status.loadBalancer.ingress`: the addresses that the speaker assigned.
@@ -122,6 +124,16 @@ pub enum TrafficPolicy {
     Cluster,
     /// Those on the node that handles the packet.
     Local,
+}
+
+/// How one endpoint of a set is chosen for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Selection {
+    /// At random.
+    #[default]
+    Random,
+    /// By a Maglev table: every node chooses the same endpoint for the same flow.
+    Maglev,
 }
 
 /// The part of the spec for Services of type LoadBalancer.

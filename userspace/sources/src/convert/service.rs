@@ -39,6 +39,7 @@ pub(super) fn service(wire: &core::Service, findings: &mut Findings) -> Option<O
         affinity_seconds: affinity(spec, findings),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         traffic_distribution: traffic_distribution(spec, findings),
+        selection: None,
         load_balancer: load_balancer::spec(spec, &kind, &meta, findings),
         status: load_balancer::status(wire, findings),
         cluster_ips,
