@@ -12,13 +12,17 @@ mod netns {
     mod cleanup;
     mod demo;
     mod devices;
+    mod expect;
     mod fixture;
     mod gone;
     mod health;
     mod host;
     mod ingress;
     mod inside;
+    mod matrix;
     mod refused;
+    mod services;
     mod speaker;
+    mod stage;
     mod transfer;
 }
