@@ -91,9 +91,10 @@ impl Service {
         Self { endpoints: endpoints.into_iter().collect(), ..self }
     }
 
-    /// `10.96.1.NUMBER`, `fd00:10:96::1:NUMBER`.
+    /// `10.96.1.NUMBER`, `fd00:10:96::1NUMBER` (in hexadecimal digits).
     pub(crate) fn cluster(&self) -> [IpAddr; 2] {
-        [Ipv4Addr::new(10, 96, 1, self.low()).into(), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 1, self.number).into()]
+        let last = 0x100 + self.number;
+        [Ipv4Addr::new(10, 96, 1, self.low()).into(), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, last).into()]
     }
 
     /// `198.51.100.NUMBER`, `fd51::NUMBER`: an address of no host.

@@ -147,6 +147,7 @@ impl Stage {
         command.args(flags);
         let agent = node.start_with(Program::Agent, command).unwrap();
         agent.wait_ready(READY).unwrap();
+        assert!(!agent.log().contains("is not used"), "a manifest is wrong:\n{}", agent.log());
         self.agent = Some(agent);
     }
 
