@@ -21,8 +21,10 @@ mod netns {
     mod inside;
     mod matrix;
     mod refused;
+    mod rows;
     mod services;
     mod speaker;
     mod stage;
     mod transfer;
+    mod verdicts;
 }

@@ -151,27 +151,29 @@ pub(crate) fn refused(place: &Place, wire: Option<&Capture>, tcp: &Probe, udp: &
     Ok("refused".to_owned())
 }
 
-/// Whether nobody says a word for long: the answer of each probe, all at once.
-pub(crate) fn silent(probes: &[(&Place, Probe)], wire: &Capture) -> Vec<Result<String, String>> {
+/// Whether nobody says a word for long: the outcome of each probe, asked by a place with a capture of its device, all at
+/// once. What is for a Service does not leave the node either, where `outside` would see it.
+pub(crate) fn silent(probes: &[(&Place, &Capture, Probe)], outside: &Capture) -> Vec<Result<String, String>> {
     let looks = std::thread::scope(|scope| {
-        let look = |(place, probe): &(&Place, Probe)| place.probe_once(&probe.clone().timeout(SILENCE)).unwrap();
+        let look = |(place, _, probe): &(&Place, &Capture, Probe)| {
+            place.probe_once(&probe.clone().timeout(SILENCE)).unwrap()
+        };
         let started: Vec<_> = probes.iter().map(|one| scope.spawn(move || look(one))).collect();
         started.into_iter().map(|look| look.join().unwrap()).collect::<Vec<_>>()
     });
-    let judge = |(answer, (_, probe)): (Answer, &(&Place, Probe))| {
+    let judge = |(answer, (_, wire, probe)): (Answer, &(&Place, &Capture, Probe))| {
         if answer.error.as_deref() != Some("timeout") {
             return Err(format!("{probe:?}: {}", answer.outcome()));
         }
-        let to = probe.address().unwrap();
-        let said = wire.frames().into_iter().find(|frame| comes_from(&frame.bytes, to.ip()));
-        said.map_or(Ok("silence".to_owned()), |frame| Err(format!("{probe:?}: {to} said {:02x?}", frame.bytes)))
+        let to = probe.address().unwrap().ip();
+        if let Some(frame) = wire.frames().into_iter().find(|frame| source(&frame.bytes) == Some(to)) {
+            return Err(format!("{probe:?}: {to} said {:02x?}", frame.bytes));
+        }
+        let to_service = |frame: &Frame| protocol_and_destination(&frame.bytes).is_some_and(|(_, ip)| ip == to);
+        let left = !std::ptr::eq(*wire, outside) && outside.frames().iter().any(to_service);
+        if left { Err(format!("{probe:?}: packets left the node")) } else { Ok("silence".to_owned()) }
     };
     looks.into_iter().zip(probes).map(judge).collect()
-}
-
-/// Whether an IP packet has this source.
-pub(crate) fn comes_from(frame: &[u8], ip: IpAddr) -> bool {
-    source(frame) == Some(ip)
 }
 
 /// The source of an IP packet.

@@ -5,7 +5,7 @@
 //! `svcC` internal policy Local. Each has one endpoint on this node, l, and one on another, r. A cell names who answers
 //! new connections, and whether they see the node's address (masq) or the client's (no-masq).
 
-use std::{collections::BTreeMap, thread};
+use std::thread;
 
 use super::{
     expect::{Flow, Seen, protocol_and_destination, source},
@@ -145,7 +145,7 @@ fn hold(stage: &mut Stage, configuration: &Configuration) -> usize {
 fn family_holds(stage: &Stage, path: Path, family: usize, matrix: &Matrix) -> Vec<Result<String, String>> {
     let wire = stage.lab.client().capture("eth0").unwrap();
     let services = services();
-    let look = |(flow, cell): (&(&str, usize), &Cell)| {
+    let look = |(flow, cell): &((&str, usize), Cell)| {
         let (from, via) = flow_of(flow.0);
         let to = services[flow.1].tcp(via, stage.node(), family);
         let seen = Flow::tcp(from, to, cell.endpoints, cell.seen.over(path, from)).look(stage)?;
@@ -185,8 +185,8 @@ fn flow_of(flow: &str) -> (From, Via) {
     (from, via)
 }
 
-/// Flow and Service to what is expected.
-type Matrix = BTreeMap<(&'static str, usize), Cell>;
+/// Flow and Service with what is expected, in the table's order.
+type Matrix = Vec<((&'static str, usize), Cell)>;
 
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -197,13 +197,21 @@ struct Cell {
 
 /// The table with some rows replaced.
 fn matrix(rows: &'static str) -> Matrix {
-    let mut matrix = Matrix::new();
-    for line in MATRIX.lines().chain(rows.lines()).map(str::trim).filter(|line| line.contains('→')) {
-        let mut cells = line.trim_matches('|').split('|').map(str::trim);
-        let flow = cells.next().unwrap();
-        matrix.extend(cells.enumerate().map(|(service, text)| ((flow, service), cell(text))));
+    let mut matrix = cells(MATRIX);
+    for (flow, other) in cells(rows) {
+        matrix.iter_mut().find(|(of, _)| *of == flow).unwrap().1 = other;
     }
     matrix
+}
+
+fn cells(table: &'static str) -> Matrix {
+    let lines = table.lines().map(str::trim).filter(|line| line.contains('→'));
+    let row = |line: &'static str| {
+        let mut cells = line.trim_matches('|').split('|').map(str::trim);
+        let flow = cells.next().unwrap();
+        cells.enumerate().map(move |(service, text)| ((flow, service), cell(text)))
+    };
+    lines.flat_map(row).collect()
 }
 
 fn cell(text: &'static str) -> Cell {
@@ -224,15 +232,13 @@ fn cell(text: &'static str) -> Cell {
 
 /// Prints a table like the one above, with what was seen where that is something else; how many cells that are.
 fn show(matrix: &Matrix, seen: &[Result<String, String>]) -> usize {
-    for (line, cells) in matrix.iter().zip(seen).collect::<Vec<_>>().chunks(3).map(|row| (row[0].0.0.0, row)) {
-        let shown: Vec<_> = cells
-            .iter()
-            .map(|((_, cell), seen)| match seen {
-                Ok(seen) => format!("{:<14} ok: {seen:<44}", cell.text),
-                Err(seen) => format!("{:<14} NO: {seen:<44}", cell.text),
-            })
-            .collect();
-        println!("| {line:<11} | {} |", shown.join(" | "));
+    let shown = |((_, cell), seen): (&((&str, usize), Cell), &Result<String, String>)| match seen {
+        Ok(seen) => format!("{:<14} ok: {seen:<44}", cell.text),
+        Err(seen) => format!("{:<14} NO: {seen:<44}", cell.text),
+    };
+    for (row, seen) in matrix.chunks(3).zip(seen.chunks(3)) {
+        let cells: Vec<_> = row.iter().zip(seen).map(shown).collect();
+        println!("| {:<11} | {} |", row[0].0.0, cells.join(" | "));
     }
     seen.iter().filter(|seen| seen.is_err()).count()
 }
@@ -241,10 +247,9 @@ fn show(matrix: &Matrix, seen: &[Result<String, String>]) -> usize {
 fn the_table_is_read_as_it_is_meant() {
     let default = matrix("");
     assert_eq!(default.len(), 27);
-    assert_eq!(default.values().filter(|cell| cell.seen == Seen::Node).count(), 20);
+    assert_eq!(default.iter().filter(|(_, cell)| cell.seen == Seen::Node).count(), 20);
     let none = matrix(NO_LOCAL_DETECTOR);
-    let differs = |key: &(&str, usize)| {
-        (default[key].endpoints, default[key].seen) != (none[key].endpoints, none[key].seen)
-    };
-    assert_eq!(none.keys().filter(|key| differs(key)).count(), 8, "6 are not masqueraded, 2 stay on the node");
+    let expected = |(_, cell): &((&str, usize), Cell)| (cell.endpoints, cell.seen);
+    let others = default.iter().zip(&none).filter(|(one, other)| expected(one) != expected(other));
+    assert_eq!(others.count(), 8, "6 are not masqueraded, 2 stay on the node");
 }

@@ -1,7 +1,7 @@
 //! The stage of the matrix and the verdicts: an agent on node-a with the flags that a test asks for, a pod there (P), the
 //! node's host (N), the client (X), and endpoints on both nodes. No speaker: routes lead the client to node-a.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use roadstead_lab::{Daemon, EchoPorts, Lab, Place, Process, Program, wait_for, wait_until};
 
@@ -70,6 +70,13 @@ impl Stage {
     fn lead(&self) {
         let [near, far] = ["node-a", "node-b"].map(|node| self.lab.node(node).host());
         let client = self.lab.client();
+        let own = |ip: IpAddr, device: &str| {
+            let (length, nodad) = if ip.is_ipv4() { (32, "") } else { (128, " nodad") };
+            format!("addr add {ip}/{length} dev {device}{nodad}")
+        };
+        near.ip(&SECONDARY.map(|ip| own(ip, "eth0"))).unwrap();
+        let strangers = (1..=8).flat_map(stranger).chain(BLOCKED).map(|ip| own(ip, "lo"));
+        client.ip(&strangers.collect::<Vec<_>>()).unwrap();
         for (family, (networks, via)) in NETWORKS.iter().zip(ips(near)).enumerate() {
             let routes = networks.iter().map(|network| format!("route add {network} via {via}"));
             client.ip(&routes.collect::<Vec<_>>()).unwrap();
@@ -99,7 +106,7 @@ impl Stage {
     /// Every address of node-a.
     pub(crate) fn node_addresses(&self) -> Vec<IpAddr> {
         let bridge = ["10.244.1.1", "fd00:10:244:1::1"].map(|ip| ip.parse().unwrap());
-        ips(self.node()).into_iter().chain(bridge).collect()
+        ips(self.node()).into_iter().chain(bridge).chain(SECONDARY).collect()
     }
 
     /// An endpoint's pod.
@@ -191,6 +198,22 @@ impl Stage {
 pub(crate) enum Detector {
     PodCidrs,
     None,
+}
+
+/// More addresses of node-a.
+pub(crate) const SECONDARY: [IpAddr; 2] = pair([192, 168, 77, 21], [0xfd77, 0x21]);
+/// More addresses of the client: two networks, of which tests let in the first.
+pub(crate) const ALLOWED: [IpAddr; 2] = stranger(1);
+pub(crate) const BLOCKED: [IpAddr; 2] = pair([203, 0, 113, 129], [0xfd99, 0x8000]);
+
+/// One of the client's addresses in the first of these networks; there are eight.
+pub(crate) const fn stranger(number: u8) -> [IpAddr; 2] {
+    pair([203, 0, 113, number], [0xfd99, number as u16])
+}
+
+const fn pair([a, b, c, d]: [u8; 4], [first, last]: [u16; 2]) -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(first, 0, 0, 0, 0, 0, if last == 0x8000 { 1 } else { 0 }, last);
+    [IpAddr::V4(Ipv4Addr::new(a, b, c, d)), IpAddr::V6(v6)]
 }
 
 /// What the client sends to node-a: cluster addresses and balancer addresses.
