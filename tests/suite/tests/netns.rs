@@ -20,11 +20,13 @@ mod netns {
     mod ingress;
     mod inside;
     mod matrix;
+    mod picks;
     mod refused;
     mod rows;
     mod services;
     mod speaker;
     mod stage;
     mod transfer;
+    mod udp;
     mod verdicts;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use roadstead_lab::{Answer, Capture, Frame, Place, Probe};
+use roadstead_lab::{Answer, Capture, Frame, Mac, Place, Probe};
 
 use super::fixture::ips;
 use super::stage::{From, Path, Stage};
@@ -152,8 +152,12 @@ pub(crate) fn refused(place: &Place, wire: Option<&Capture>, tcp: &Probe, udp: &
 }
 
 /// Whether nobody says a word for long: the outcome of each probe, asked by a place with a capture of its device, all at
-/// once. What is for a Service does not leave the node either, where `outside` would see it.
-pub(crate) fn silent(probes: &[(&Place, &Capture, Probe)], outside: &Capture) -> Vec<Result<String, String>> {
+/// once. What is for a Service does not leave the node either, whose frames `outside` would show.
+pub(crate) fn silent(
+    probes: &[(&Place, &Capture, Probe)],
+    node: &Place,
+    outside: &Capture,
+) -> Vec<Result<String, String>> {
     let looks = std::thread::scope(|scope| {
         let look = |(place, _, probe): &(&Place, &Capture, Probe)| {
             place.probe_once(&probe.clone().timeout(SILENCE)).unwrap()
@@ -169,9 +173,9 @@ pub(crate) fn silent(probes: &[(&Place, &Capture, Probe)], outside: &Capture) ->
         if let Some(frame) = wire.frames().into_iter().find(|frame| source(&frame.bytes) == Some(to)) {
             return Err(format!("{probe:?}: {to} said {:02x?}", frame.bytes));
         }
+        let by_node = |frame: &Frame| frame.bytes.get(6..12) == Some(Mac::of(node.v4()).0.as_slice());
         let to_service = |frame: &Frame| protocol_and_destination(&frame.bytes).is_some_and(|(_, ip)| ip == to);
-        let left = !std::ptr::eq(*wire, outside) && outside.frames().iter().any(to_service);
-        if left { Err(format!("{probe:?}: packets left the node")) } else { Ok("silence".to_owned()) }
+        if outside.frames().iter().any(|frame| by_node(frame) && to_service(frame)) { Err(format!("{probe:?}: packets left the node")) } else { Ok("silence".to_owned()) }
     };
     looks.into_iter().zip(probes).map(judge).collect()
 }

@@ -116,7 +116,7 @@ fn check_silence(stage: &Stage, rows: &[Row<'_>], wires: &Wires) -> usize {
         .collect();
     let probes: Vec<_> =
         asked.iter().map(|(row, _, probe)| (stage.place(row.from), wires.of(row.from), probe.clone())).collect();
-    let seen = silent(&probes, &wires.client);
+    let seen = silent(&probes, stage.node(), &wires.client);
     asked.iter().zip(&seen).map(|((row, family, _), seen)| show(["IPv4", "IPv6"][*family], row, seen)).sum()
 }
 

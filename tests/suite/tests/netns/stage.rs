@@ -45,7 +45,8 @@ pub(crate) struct Stage {
     agent: Option<Daemon>,
     servers: Vec<(Place, String)>,
     pod: Place,
-    _echoes: Vec<Process>,
+    /// In the order of the servers.
+    echoes: Vec<Process>,
     pub(crate) lab: Lab,
 }
 
@@ -60,7 +61,7 @@ impl Stage {
             echoes.push(place.start_echo(EchoPorts::USUAL).unwrap());
             servers.push((place, node.to_owned()));
         }
-        let stage = Self { agent: None, servers, pod, _echoes: echoes, lab };
+        let stage = Self { agent: None, servers, pod, echoes, lab };
         stage.lead();
         stage.nodes(Detector::PodCidrs);
         Some(stage)
@@ -112,6 +113,12 @@ impl Stage {
     /// An endpoint's pod.
     pub(crate) fn server(&self, name: &str) -> &Place {
         &self.servers.iter().find(|(place, _)| place.name() == name).unwrap().0
+    }
+
+    /// An endpoint's echo server.
+    pub(crate) fn echo(&self, name: &str) -> &Process {
+        let mut both = self.servers.iter().zip(&self.echoes);
+        both.find(|((place, _), _)| place.name() == name).unwrap().1
     }
 
     /// Whether an endpoint is on node-a.

@@ -60,29 +60,28 @@ fn source_ranges_bound_the_balancers_address_only() {
     let Some(mut stage) = Stage::new("ranges", &["l"], &["r"]) else { return };
     // The node's own addresses are in it, as the range of a node's network.
     let ranges = "loadBalancerSourceRanges: [192.168.77.11/32, \" 203.0.113.0/25\", \"fd77::11/128\", \"fd99::/112\"]";
-    let endpoints = stage.ready(&["l", "r"]);
-    let [bounded, own] = [("bounded", 12), ("own-vip", 13)]
-        .map(|(name, number)| Service::new(name, number).spec(ranges).endpoints(endpoints.clone()));
-    stage.serve(&bounded);
-    stage.serve(&own);
-    // As keepalived would have it: the node's packets to it have it as their source too.
-    let [v4, v6] = own.balancer();
-    stage.node().ip(&[format!("addr add {v4}/32 dev lo"), format!("addr add {v6}/128 dev lo")]).unwrap();
+    let service = Service::new("bounded", 12).spec(ranges).endpoints(stage.ready(&["l", "r"]));
+    stage.serve(&service);
+    let forward = Verdict::Forward(&["l", "r"], Seen::Node);
     hold(&mut stage, "Source ranges", &[], |stage, _| {
-        let [balancer, node_port] = [Via::Balancer, Via::NodePort].map(|via| to(stage, &bounded, via));
-        let cluster = to(stage, &bounded, Via::ClusterIp);
-        let forward = Verdict::Forward(&["l", "r"], Seen::Node);
+        let [balancer, node_port] = [Via::Balancer, Via::NodePort].map(|via| to(stage, &service, via));
+        let cluster = to(stage, &service, Via::ClusterIp);
         vec![
             Row::new("LB IP", From::External, balancer, forward.clone()).own(ALLOWED),
             Row::new("LB IP", From::External, balancer, Verdict::Drop).own(BLOCKED),
             Row::new("LB IP", From::External, balancer, Verdict::Drop),
             Row::new("LB IP", From::Pod, balancer, Verdict::Drop),
             Row::new("LB IP", From::Node, balancer, forward.clone()),
-            Row::new("LB IP on lo", From::Node, to(stage, &own, Via::Balancer), forward.clone()),
             Row::new("NodePort", From::External, node_port, forward.clone()).own(BLOCKED),
-            Row::new("NodePort", From::Pod, node_port, forward),
+            Row::new("NodePort", From::Pod, node_port, forward.clone()),
             Row::new("ClusterIP", From::Pod, cluster, Verdict::Forward(&["l", "r"], Seen::Client)),
         ]
+    });
+    // The node holds the address itself, as keepalived would have it: its packets to it have it as their source too.
+    let [v4, v6] = service.balancer();
+    stage.node().ip(&[format!("addr add {v4}/32 dev lo"), format!("addr add {v6}/128 dev lo nodad")]).unwrap();
+    hold(&mut stage, "Source ranges, address on lo", &[], |stage, _| {
+        vec![Row::new("LB IP", From::Node, to(stage, &service, Via::Balancer), forward.clone())]
     });
 }
 
