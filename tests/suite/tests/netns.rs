@@ -20,8 +20,10 @@ mod netns {
     mod ingress;
     mod inside;
     mod matrix;
+    mod mtu;
     mod picks;
     mod refused;
+    mod robust;
     mod rows;
     mod services;
     mod speaker;

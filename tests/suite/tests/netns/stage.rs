@@ -2,6 +2,7 @@
 //! node's host (N), the client (X), and endpoints on both nodes. No speaker: routes lead the client to node-a.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
 
 use roadstead_lab::{Daemon, EchoPorts, Lab, Place, Process, Program, wait_for, wait_until};
 
@@ -155,9 +156,21 @@ impl Stage {
 
     /// Starts the agent on node-a, in the place of one that runs, and waits until it serves.
     pub(crate) fn start(&mut self, flags: &[&str]) {
+        let command = self.lab.node("node-a").command(Program::Agent).unwrap();
+        self.start_by(command, flags);
+    }
+
+    /// The same with another build of it.
+    pub(crate) fn start_program(&mut self, program: &std::path::Path, flags: &[&str]) {
+        let usual = self.lab.node("node-a").command(Program::Agent).unwrap();
+        let mut command = Command::new(program);
+        command.args(usual.get_args());
+        self.start_by(command, flags);
+    }
+
+    fn start_by(&mut self, mut command: Command, flags: &[&str]) {
         self.stop();
         let node = self.lab.node("node-a");
-        let mut command = node.command(Program::Agent).unwrap();
         command.args(flags);
         let agent = node.start_with(Program::Agent, command).unwrap();
         agent.wait_ready(READY).unwrap();
@@ -170,6 +183,11 @@ impl Stage {
         if let Some(agent) = self.agent.take() {
             agent.terminate(READY).unwrap();
         }
+    }
+
+    /// Kills the agent.
+    pub(crate) fn kill(&mut self) {
+        self.agent.take().unwrap().kill().unwrap();
     }
 
     /// The running agent.
