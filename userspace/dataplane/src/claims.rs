@@ -16,7 +16,8 @@ use crate::{
 pub(crate) struct Claims {
     by_key: Map<SvcKey, Claimants>,
     contested: BTreeSet<SvcKey>,
-    touched: Vec<SvcKey>,
+    /// With what the winner served before.
+    touched: Vec<(SvcKey, Option<Frontend>)>,
 }
 
 /// A claim to a key.
@@ -34,8 +35,6 @@ struct Claimants {
     losers: Vec<Claim>,
     /// The key stands in the list of touched ones.
     touched: bool,
-    /// What the winner served before the key was touched.
-    was: Option<Frontend>,
 }
 
 impl Claims {
@@ -66,10 +65,9 @@ impl Claims {
     /// The winner of every key that has another one, or one that serves otherwise, than at the last call.
     pub(crate) fn changes(&mut self) -> Vec<(SvcKey, Option<Frontend>)> {
         let mut changes = Vec::with_capacity(self.touched.len());
-        for key in self.touched.drain(..) {
+        for (key, was) in self.touched.drain(..) {
             let Some(claimants) = self.by_key.get_mut(&key) else { continue };
             claimants.touched = false;
-            let was = claimants.was.take();
             let winner = claimants.winner.as_ref().map(|claim| claim.frontend.clone());
             if claimants.is_contested() {
                 self.contested.insert(key);
@@ -167,11 +165,10 @@ impl Claimants {
         self.losers.iter().any(|loser| loser.frontend.kind != kind::TOMBSTONE)
     }
 
-    fn touch(&mut self, key: SvcKey, touched: &mut Vec<SvcKey>) {
+    fn touch(&mut self, key: SvcKey, touched: &mut Vec<(SvcKey, Option<Frontend>)>) {
         if !self.touched {
             self.touched = true;
-            self.was = self.winner.as_ref().map(|winner| winner.frontend.clone());
-            touched.push(key);
+            touched.push((key, self.winner.as_ref().map(|winner| winner.frontend.clone())));
         }
     }
 }

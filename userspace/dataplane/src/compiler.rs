@@ -32,11 +32,36 @@ pub struct Compiler {
     tombstones: Tombstones,
 }
 
+/// Small, because every snapshot walks over all of them.
 #[derive(Debug)]
 struct Entry {
     service: Arc<Service>,
-    slices: Vec<Arc<EndpointSlice>>,
-    compiled: Compiled,
+    slices: Slices,
+    compiled: Box<Compiled>,
+}
+
+/// The slices of a Service; most have one, which is compared in place.
+#[derive(Debug, Default)]
+struct Slices {
+    first: Option<Arc<EndpointSlice>>,
+    rest: Vec<Arc<EndpointSlice>>,
+}
+
+impl Slices {
+    fn of(slices: &[Arc<EndpointSlice>]) -> Self {
+        let mut slices = slices.iter().cloned();
+        Self { first: slices.next(), rest: slices.collect() }
+    }
+
+    fn are(&self, slices: &[Arc<EndpointSlice>]) -> bool {
+        let same = |(old, new): (&Arc<EndpointSlice>, &Arc<EndpointSlice>)| Arc::ptr_eq(old, new);
+        match (&self.first, slices) {
+            (Some(first), [new, rest @ ..]) => {
+                Arc::ptr_eq(first, new) && self.rest.len() == rest.len() && self.rest.iter().zip(rest).all(same)
+            }
+            (first, slices) => first.is_none() && slices.is_empty(),
+        }
+    }
 }
 
 /// A UDP endpoint that answers no more.
@@ -141,9 +166,9 @@ impl Compiler {
                 }
                 at += 1;
             };
-            let slices = slices.of(name, old.map_or(&[], |old| &old.slices));
+            let slices = slices.of(name, old.map(|old| &old.slices));
             match old {
-                Some(old) if !all && Arc::ptr_eq(&old.service, service) && are_same(&old.slices, slices) => {}
+                Some(old) if !all && Arc::ptr_eq(&old.service, service) && old.slices.are(slices) => {}
                 Some(_) => changes.push(Change::Replace { at, service, slices }),
                 None => changes.push(Change::Insert { at, service, slices }),
             }
@@ -163,13 +188,13 @@ impl Compiler {
             Change::Remove { at } => (at, None),
         };
         let old = if matches!(change, Change::Insert { .. }) { None } else { self.entries.get(at) };
-        let before = old.map_or(&none, |old| &old.compiled);
+        let before = old.map_or(&none, |old| &*old.compiled);
         let entry = new.map(|(service, slices)| Entry {
-            compiled: Compiled::of(service, slices, &self.node, self.options, before),
+            compiled: Box::new(Compiled::of(service, slices, &self.node, self.options, before)),
             service: Arc::clone(service),
-            slices: slices.to_vec(),
+            slices: Slices::of(slices),
         });
-        let after = entry.as_ref().map_or(&none, |entry| &entry.compiled);
+        let after = entry.as_ref().map_or(&none, |entry| &*entry.compiled);
         count(&mut self.live, &before.live, &after.live);
         self.vips.exchange(&before.vips, &after.vips);
         let age = new.map_or(0, |(service, _)| service.meta.age_order().0);
@@ -218,7 +243,7 @@ impl Compiler {
             self.tombstones.iter().filter(|stone| touched.contains(&stone.port.service)).cloned().collect();
         for stone in changed {
             if let Some(port) = self.port(&stone.port, stone.family).cloned() {
-                let frontend = Frontend { kind: kind::TOMBSTONE, port, ranges: None };
+                let frontend = Frontend { kind: kind::TOMBSTONE, port };
                 self.claims.put(stone.key(), Claim { age: i64::MAX, frontend });
             } else {
                 self.tombstones.remove(&stone);
@@ -260,18 +285,15 @@ struct Edit {
 struct SliceWalk<'a>(Peekable<btree_map::Iter<'a, ObjectName, Vec<Arc<EndpointSlice>>>>);
 
 impl<'a> SliceWalk<'a> {
-    fn of(&mut self, name: &ObjectName, old: &[Arc<EndpointSlice>]) -> &'a [Arc<EndpointSlice>] {
+    fn of(&mut self, name: &ObjectName, old: Option<&Slices>) -> &'a [Arc<EndpointSlice>] {
         // The same slices are the same Service's: no name is compared for what has not changed.
-        if let Some((_, same)) = self.0.next_if(|(_, slices)| !old.is_empty() && are_same(old, slices)) {
+        let old = old.filter(|old| old.first.is_some());
+        if let Some((_, same)) = self.0.next_if(|(_, slices)| old.is_some_and(|old| old.are(slices))) {
             return same;
         }
         while self.0.next_if(|(service, _)| *service < name).is_some() {}
         self.0.next_if(|(service, _)| *service == name).map_or(&[], |(_, slices)| slices)
     }
-}
-
-fn are_same(old: &[Arc<EndpointSlice>], new: &[Arc<EndpointSlice>]) -> bool {
-    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
 }
 
 /// Counts sorted addresses up and down.
@@ -310,7 +332,8 @@ fn is_same_claim((old_key, old): &(SvcKey, Frontend), (new_key, new): &(SvcKey, 
 /// UDP endpoints that answered before and do not now, of ports that are still there.
 fn find_gone(before: &Compiled, after: &Compiled, gone: &mut Vec<Gone>) {
     for old in before.ports.iter().filter(|port| port.protocol.number() == proto::UDP) {
-        let is_same = |new: &&Arc<Port>| new.family == old.family && new.name == old.name;
+        let is_same =
+            |new: &&Arc<Port>| new.family == old.family && new.protocol == old.protocol && new.name == old.name;
         let Some(new) = after.ports.iter().find(is_same).filter(|new| !Arc::ptr_eq(old, new)) else { continue };
         let lost = old.sets.serving.iter().filter(|endpoint| new.sets.serving.binary_search(endpoint).is_err());
         gone.extend(lost.map(|endpoint| (*endpoint, Arc::clone(new))));

@@ -4,8 +4,6 @@
 //! stand for becomes visible, and cleared only by a rebuild that knows the flows as well, and only if the rebuild before
 //! it did not want them either: a flow may begin while the flows are read.
 
-use std::collections::BTreeSet;
-
 use roadstead_abi::{
     Addr, Be16,
     check::{filter_bit, salt},
@@ -25,7 +23,9 @@ pub(crate) struct Filter {
     bits: Bits,
     /// What the last rebuild wanted.
     wanted: Bits,
-    unwritten: BTreeSet<u32>,
+    /// Words that differ from the map's, once each.
+    unwritten: Vec<u32>,
+    is_unwritten: Vec<bool>,
 }
 
 impl Filter {
@@ -33,7 +33,7 @@ impl Filter {
     pub(crate) fn recovered(words: &[u64]) -> Self {
         let mut bits = Bits::default();
         bits.0.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
-        Self { wanted: bits.clone(), bits, unwritten: BTreeSet::new() }
+        Self { wanted: bits.clone(), bits, unwritten: Vec::new(), is_unwritten: vec![false; WORDS] }
     }
 
     /// An address with frontends becomes visible next.
@@ -53,9 +53,16 @@ impl Filter {
 
     fn add(&mut self, bit: u32) {
         if self.bits.set(bit) {
-            self.unwritten.insert(bit / 64);
+            self.differs(bit / 64);
         }
         self.wanted.set(bit);
+    }
+
+    fn differs(&mut self, word: u32) {
+        if let Some(is_unwritten) = self.is_unwritten.get_mut(word as usize).filter(|already| !**already) {
+            *is_unwritten = true;
+            self.unwritten.push(word);
+        }
     }
 
     /// Writes what has changed. What cannot be written is tried again the next time.
@@ -66,19 +73,19 @@ impl Filter {
         let word = |index: &u32| Some((*index, *self.bits.0.get(*index as usize)?));
         let words: Vec<_> = self.unwritten.iter().filter_map(word).collect();
         maps.put_filter(&words)?;
-        self.unwritten.clear();
+        for word in self.unwritten.drain(..) {
+            self.is_unwritten.get_mut(word as usize).into_iter().for_each(|is_unwritten| *is_unwritten = false);
+        }
         Ok(())
     }
 
     /// Clears what neither this wish nor the one before it holds.
     pub(crate) fn rebuild(&mut self, wanted: Bits) {
-        let words = self.bits.0.iter_mut().zip(wanted.0.iter().zip(&self.wanted.0));
-        for (index, (word, (new, old))) in (0..).zip(words) {
-            if *word != new | old {
-                *word = new | old;
-                self.unwritten.insert(index);
-            }
-        }
+        let union: Vec<u64> = wanted.0.iter().zip(&self.wanted.0).map(|(new, old)| new | old).collect();
+        let words = (0..).zip(self.bits.0.iter().zip(&union));
+        let changed: Vec<u32> = words.filter(|(_, (is, shall))| is != shall).map(|(index, _)| index).collect();
+        changed.into_iter().for_each(|word| self.differs(word));
+        self.bits = Bits(union);
         self.wanted = wanted;
     }
 }

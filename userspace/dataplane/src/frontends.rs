@@ -36,8 +36,6 @@ pub struct Frontend {
     pub kind: u8,
     /// The Service's port and its endpoints.
     pub port: Arc<Port>,
-    /// Networks that may reach the frontend, sorted; `None` lets everybody in.
-    pub ranges: Option<Arc<[Prefix]>>,
 }
 
 impl Frontend {
@@ -52,6 +50,12 @@ impl Frontend {
     #[must_use]
     pub fn local(&self) -> &[EndpointAddress] {
         if self.kind == kind::TOMBSTONE { &[] } else { &self.port.sets.local }
+    }
+
+    /// Networks that may reach the frontend, sorted; `None` lets everybody in.
+    #[must_use]
+    pub fn ranges(&self) -> Option<&Arc<[Prefix]>> {
+        self.port.ranges.as_ref().filter(|_| self.kind == kind::LOAD_BALANCER)
     }
 }
 
@@ -70,6 +74,8 @@ pub struct Port {
     pub affinity: u32,
     /// How an endpoint is chosen.
     pub selection: Selection,
+    /// Networks that may reach load-balancer addresses.
+    pub ranges: Option<Arc<[Prefix]>>,
     /// The endpoints.
     pub sets: EndpointSets,
 }
@@ -171,23 +177,16 @@ impl Compiled {
             flags: flags(service, reach, &sets),
             affinity: service.affinity_seconds.map_or(0, |seconds| options.clock.units(seconds)),
             selection: service.selection.unwrap_or(options.selection),
+            ranges: reach.ranges(service, node),
             sets,
         };
         let port = old.filter(|old| ***old == port).map_or_else(|| Arc::new(port), Arc::clone);
-        self.add_claims(service, service_port, reach, &port, node);
+        self.add_claims(service_port, reach, &port, node);
         self.ports.push(port);
     }
 
-    fn add_claims(
-        &mut self,
-        service: &Service,
-        service_port: &ServicePort,
-        reach: &Reach,
-        shared: &Arc<Port>,
-        node: &NodeFacts,
-    ) {
+    fn add_claims(&mut self, service_port: &ServicePort, reach: &Reach, shared: &Arc<Port>, node: &NodeFacts) {
         let first = self.claims.len();
-        let ranges = reach.ranges(service, node);
         for (kind, ip) in reach.addresses() {
             let addr = to_map(ip);
             if is_vip(node, kind, &ip) {
@@ -199,14 +198,13 @@ impl Compiled {
             if self.claims.iter().skip(first).any(|(claimed, _)| *claimed == key) {
                 continue;
             }
-            let ranges = ranges.clone().filter(|_| kind == kind::LOAD_BALANCER);
-            self.claims.push((key, Frontend { kind, port: Arc::clone(shared), ranges }));
+            self.claims.push((key, Frontend { kind, port: Arc::clone(shared) }));
         }
         if let Some(node_port) = reach.node_port {
             let scope = if reach.family == IpFamily::V4 { scope::NODE_PORT_V4 } else { scope::NODE_PORT_V6 };
             let proto = service_port.protocol.number();
             let key = SvcKey { addr: Addr::UNSPECIFIED, port: node_port, proto, scope };
-            self.claims.push((key, Frontend { kind: kind::NODE_PORT, port: Arc::clone(shared), ranges: None }));
+            self.claims.push((key, Frontend { kind: kind::NODE_PORT, port: Arc::clone(shared) }));
         }
     }
 }
@@ -302,10 +300,9 @@ impl Reach {
     }
 
     fn addresses(&self) -> impl Iterator<Item = (u8, IpAddr)> {
-        let with = |kind: u8, ips: &[IpAddr]| ips.iter().map(move |ip| (kind, *ip)).collect::<Vec<_>>();
-        let cluster = with(kind::CLUSTER_IP, &self.cluster);
-        let balancer = with(kind::LOAD_BALANCER, &self.balancer);
-        cluster.into_iter().chain(balancer).chain(with(kind::EXTERNAL_IP, &self.external))
+        let cluster = self.cluster.iter().map(|ip| (kind::CLUSTER_IP, *ip));
+        let balancer = self.balancer.iter().map(|ip| (kind::LOAD_BALANCER, *ip));
+        cluster.chain(balancer).chain(self.external.iter().map(|ip| (kind::EXTERNAL_IP, *ip)))
     }
 
     fn is_empty(&self) -> bool {

@@ -123,13 +123,15 @@ fn the_service_goes_before_the_flag_in_how_endpoints_are_chosen() {
     }
 }
 
+/// Ranges, then what is admitted at the IPv4 and at the IPv6 address; nothing told is everybody.
+type Guarded = (&'static [&'static str], Option<&'static [&'static str]>, Option<&'static [&'static str]>);
+
 #[test]
 fn source_ranges_guard_load_balancer_addresses_alone() {
     const V4: &str = "192.0.2.200";
     const V6: &str = "2001:db8::200";
-    // Ranges, then what is admitted at the IPv4 and at the IPv6 address; nothing told is everybody.
     #[rustfmt::skip]
-    let rows: &[(&[&str], Option<&[&str]>, Option<&[&str]>)] = &[
+    let rows: &[Guarded] = &[
         (&[],                                None,                                         None),
         (&["203.0.113.0/25"],                Some(&["203.0.113.0/25"]),                    None),
         (&["203.0.113.0/25", "::/0"],        Some(&["203.0.113.0/25"]),                    Some(&["::/0"])),
@@ -147,9 +149,9 @@ fn source_ranges_guard_load_balancer_addresses_alone() {
                 list.sort_unstable();
                 list
             });
-            let found = of_address(&frontends, address).ranges.as_ref().map(|ranges| ranges.to_vec());
+            let found = of_address(&frontends, address).ranges().map(|ranges| ranges.to_vec());
             assert_eq!(found, expected, "{ranges:?} at {address}");
         }
-        assert!(frontends.iter().filter(|(_, f)| f.kind == kind::NODE_PORT).all(|(_, f)| f.ranges.is_none()));
+        assert!(frontends.iter().filter(|(_, f)| f.kind == kind::NODE_PORT).all(|(_, f)| f.ranges().is_none()));
     }
 }

@@ -34,6 +34,12 @@ impl<N: Clone + Eq + Hash> Ids<N> {
         Self { by_name: Map::default(), entries: vec![Entry::default()], free: BTreeSet::new(), end }
     }
 
+    /// Makes room for so many more.
+    pub(crate) fn reserve_room(&mut self, names: usize) {
+        self.by_name.reserve(names);
+        self.entries.reserve(names);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }

@@ -375,3 +375,77 @@ impl Maps for KernelMaps {
         self.node.set(0, node, 0).map_err(failed(map_names::NODE, "write"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use roadstead_abi::{Be16, proto, scope};
+
+    use super::*;
+
+    /// Maps of the kernel, where this process may make some.
+    fn maps() -> Option<KernelMaps> {
+        match KernelMaps::standalone() {
+            Ok(maps) => Some(maps),
+            Err(error) => {
+                eprintln!("skipped: {error}: needs CAP_BPF");
+                None
+            }
+        }
+    }
+
+    fn key(number: u32) -> SvcKey {
+        SvcKey { addr: Addr::v4(number.to_be_bytes()), port: Be16::new(80), proto: proto::TCP, scope: scope::ADDRESS }
+    }
+
+    #[test]
+    fn batches_read_what_batches_wrote() {
+        let Some(mut maps) = maps() else { return };
+        // More than one reading's worth.
+        let services: Vec<_> =
+            (1..10_000).map(|number| (key(number), SvcValue { service: number, ..SvcValue::default() })).collect();
+        maps.put_services(&services).unwrap();
+        let mut found = maps.services().unwrap();
+        found.sort_by_key(|(_, value)| value.service);
+        assert_eq!(found, services);
+        maps.remove_service(&key(5)).unwrap();
+        maps.remove_service(&key(5)).unwrap();
+        assert_eq!(maps.services().unwrap().len(), services.len() - 1);
+        let ids: Arc<[u32]> = (1..10_000).collect();
+        maps.put_sets(&[(7, Arc::clone(&ids)), (20_000, [1, 2].into())]).unwrap();
+        assert_eq!(maps.slots(SlotRange { base: 7, count: 9_999 }).unwrap(), *ids);
+        assert_eq!(maps.slots(SlotRange { base: 20_000, count: 3 }).unwrap(), [1, 2, 0]);
+        let backend = |number: u16| Backend { addr: key(1).addr, port: Be16::new(number), reserved: 0 };
+        let backends: Vec<_> = (1..100).map(|number| (u32::from(number), backend(number))).collect();
+        maps.put_backends(&backends).unwrap();
+        assert_eq!(maps.backends(3).unwrap(), [Backend::default(), backend(1), backend(2)]);
+        assert_eq!(maps.backends(200).unwrap()[99], backend(99));
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_tells_how_far_it_came() {
+        let Some(mut maps) = maps() else { return };
+        let end = limits::SLOTS - 6;
+        let stopped = maps.put_sets(&[(end, (1..11).collect())]).unwrap_err();
+        assert_eq!(stopped.written, 6, "{}", stopped.error);
+        assert_eq!(maps.slots(SlotRange { base: end, count: 6 }).unwrap(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn trees_and_filter_hold_what_they_are_given() {
+        let Some(mut maps) = maps() else { return };
+        let ranges =
+            [Prefix { bits: 96, addr: Addr::v4([0; 4]) }, Prefix { bits: 120, addr: Addr::v4([203, 0, 113, 0]) }];
+        for range in &ranges {
+            maps.put_range(3, range).unwrap();
+            maps.put_network(range, 1).unwrap();
+        }
+        maps.remove_range(3, &ranges[1]).unwrap();
+        maps.remove_range(3, &ranges[1]).unwrap();
+        assert_eq!(maps.ranges().unwrap(), [(3, ranges[0])]);
+        assert_eq!(maps.networks().unwrap().len(), 2);
+        let words: Vec<_> = (0..10_u32).map(|index| (index * 1_000, u64::from(index) + 1)).collect();
+        maps.put_filter(&words).unwrap();
+        let filter = maps.filter().unwrap();
+        assert_eq!((filter.len(), filter[9_000], filter.iter().filter(|word| **word != 0).count()), (16_384, 10, 10));
+    }
+}

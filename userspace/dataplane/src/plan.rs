@@ -60,6 +60,13 @@ impl<M: Maps> Reconciler<M> {
     /// Fails if what the frontends need cannot be written; nothing has changed for any program then.
     fn try_put(&mut self, puts: &[Put], round: &mut Round) -> Result<(), MapError> {
         let mut plan = Plan::default();
+        if self.services.is_empty() {
+            // A first sync: what grows step by step is copied again and again.
+            self.services.reserve(puts.len());
+            self.sets.reserve(puts.len() / 2);
+            self.backends.reserve_room(puts.len());
+            plan.values.reserve(puts.len());
+        }
         for (place, (key, frontend)) in puts.iter().enumerate() {
             match self.plan(&mut plan, key, frontend) {
                 Ok(Some(value)) => {
@@ -102,7 +109,7 @@ impl<M: Maps> Reconciler<M> {
             kind: frontend.kind,
             reserved: 0,
             affinity: port.affinity,
-            ranges: frontend.ranges.as_ref().map_or(Ok(0), |ranges| self.plan_ranges(plan, ranges))?,
+            ranges: frontend.ranges().map_or(Ok(0), |ranges| self.plan_ranges(plan, ranges))?,
             cluster,
             local,
         };
@@ -166,12 +173,18 @@ impl<M: Maps> Reconciler<M> {
         }
         let table: Vec<u32> =
             maglev::table(endpoints).into_iter().filter_map(|index| ids.get(index as usize).copied()).collect();
-        let table = self.slots(plan, &table).unwrap_or_else(|error| {
-            // Better at random than not at all.
-            warn!(%error, "a Service is balanced at random for want of room for its table");
-            SlotRange::default()
-        });
-        Ok(EndpointSet { members, table })
+        Ok(EndpointSet { members, table: self.table(plan, &table)? })
+    }
+
+    /// The slots of a table; none where there is no room, because at random is better than not at all.
+    fn table(&mut self, plan: &mut Plan, table: &[u32]) -> Result<SlotRange, ReconcileError> {
+        if self.sets.find(table).is_some() || self.sets.has_room_for_table(table.len()) {
+            return self.slots(plan, table);
+        }
+        if !std::mem::replace(&mut self.lacks_room, true) {
+            warn!("no room is left for tables: Services that ask for one are balanced at random");
+        }
+        Ok(SlotRange::default())
     }
 
     /// The id of a Service port: kept over a restart by what the maps hold for its frontend.

@@ -20,7 +20,7 @@ use crate::{
     addresses::Prefix,
     filter::{self, Bits, Filter},
     frontends::{Delta, EndpointAddress, Frontend, Port, ServicePortName},
-    hash::Map,
+    hash::{Map, Set},
     ids::Ids,
     maps::{MapError, Maps, Stopped},
     node::HeldNode,
@@ -71,6 +71,8 @@ pub struct Reconciler<M> {
     pub(crate) doomed: Vec<u32>,
     /// Counts writes of frontends.
     pub(crate) writes: u16,
+    /// It has been told that tables find no room.
+    pub(crate) lacks_room: bool,
 }
 
 /// What is to be done still.
@@ -96,7 +98,7 @@ enum Unused {
 pub(crate) struct Unclaimed {
     services: Map<SvcKey, u32>,
     ports: Map<u32, u32>,
-    vips: Map<Addr, ()>,
+    vips: Set<Addr>,
 }
 
 /// What a round has changed.
@@ -236,7 +238,7 @@ impl<M: Maps> Reconciler<M> {
         if removal == Removal::Allowed {
             let unclaimed = std::mem::take(&mut self.unclaimed);
             gone.extend(unclaimed.services.into_keys().filter(|key| !self.pending.frontends.contains_key(key)));
-            gone_vips.extend(unclaimed.vips.into_keys().filter(|addr| !self.pending.vips.contains_key(addr)));
+            gone_vips.extend(unclaimed.vips.into_iter().filter(|addr| !self.pending.vips.contains_key(addr)));
         }
         for key in gone {
             if self.unclaimed.services.contains_key(&key) {
@@ -256,7 +258,7 @@ impl<M: Maps> Reconciler<M> {
             }
         }
         for addr in gone_vips {
-            if self.unclaimed.vips.contains_key(&addr) {
+            if self.unclaimed.vips.contains(&addr) {
                 self.pending.vips.insert(addr, None);
             } else if self.vips.contains_key(&addr) {
                 match self.maps.remove_vip(&addr) {
@@ -428,7 +430,7 @@ pub(crate) fn distinct(ids: &[u32]) -> Vec<u32> {
 
 impl Unclaimed {
     pub(crate) fn of(services: &Map<SvcKey, SvcValue>, vips: &Map<Addr, u32>) -> Self {
-        let mut unclaimed = Self { vips: vips.keys().map(|addr| (*addr, ())).collect(), ..Self::default() };
+        let mut unclaimed = Self { vips: vips.keys().copied().collect(), ..Self::default() };
         for (key, value) in services {
             unclaimed.services.insert(*key, value.service);
             *unclaimed.ports.entry(value.service).or_default() += 1;

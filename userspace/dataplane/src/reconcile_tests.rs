@@ -53,7 +53,7 @@ impl FakeMaps {
             }
             assert_eq!((value.flags, value.kind), (frontend.port.flags, frontend.kind));
             let ranges = self.ranges.iter().filter(|(id, _)| *id == value.ranges).map(|(_, range)| *range);
-            assert_eq!(ranges.collect::<Vec<_>>(), frontend.ranges.as_deref().unwrap_or_default());
+            assert_eq!(ranges.collect::<Vec<_>>(), frontend.ranges().map_or(&[][..], |ranges| ranges));
         }
         let vips: Vec<_> = desired.vips.iter().map(|(addr, kind)| (*addr, u32::from(*kind))).collect();
         assert_eq!(self.vips.iter().map(|(addr, kind)| (*addr, *kind)).collect::<Vec<_>>(), vips);
@@ -62,6 +62,10 @@ impl FakeMaps {
 
 fn endpoint(number: u8) -> EndpointAddress {
     (Addr::v4([10, 244, 0, number]), Be16::new(8080))
+}
+
+fn range(number: u8) -> Prefix {
+    Prefix { bits: 120, addr: Addr::v4([203, 0, number, 0]) }
 }
 
 fn port(number: u8, endpoints: &[u8], selection: Selection) -> Arc<Port> {
@@ -79,6 +83,7 @@ fn port(number: u8, endpoints: &[u8], selection: Selection) -> Arc<Port> {
         flags: if sets.any { svc_flags::HAS_ENDPOINTS } else { 0 },
         affinity: 0,
         selection,
+        ranges: (number.is_multiple_of(5)).then(|| [range(0), range(endpoints.len() as u8 + 1)].into()),
         sets,
     })
 }
@@ -91,9 +96,8 @@ fn desired(services: &[(u8, Vec<u8>)]) -> Desired {
         let addr = Addr::v4([10, 96, 0, *number]);
         let key = SvcKey { addr, port: Be16::new(80), proto: proto::TCP, scope: scope::ADDRESS };
         let selection = if number % 3 == 0 { Selection::Maglev } else { Selection::Random };
-        let range = |last| Prefix { bits: 120, addr: Addr::v4([203, 0, last, 0]) };
-        let ranges = (number % 5 == 0).then(|| [range(0), range(endpoints.len() as u8 + 1)].into());
-        let frontend = Frontend { kind: kind::CLUSTER_IP, port: port(*number, endpoints, selection), ranges };
+        let kind = if number % 5 == 0 { kind::LOAD_BALANCER } else { kind::CLUSTER_IP };
+        let frontend = Frontend { kind, port: port(*number, endpoints, selection) };
         desired.frontends.insert(key, frontend);
         desired.vips.insert(addr, kind::CLUSTER_IP);
     }

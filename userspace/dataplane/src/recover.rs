@@ -37,6 +37,7 @@ impl<M: Maps> Reconciler<M> {
             unused_ranges: Map::default(),
             doomed: Vec::new(),
             writes: 0,
+            lacks_room: false,
             services,
             vips,
             maps,

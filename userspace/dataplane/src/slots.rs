@@ -17,6 +17,8 @@ pub(crate) struct Sets {
     by_ids: Map<Arc<[u32]>, SlotRange>,
     by_range: Map<SlotRange, Held>,
     slots: usize,
+    /// Slots in use beyond which there is no room for tables: a Service without one is served still.
+    table_end: usize,
 }
 
 #[derive(Debug)]
@@ -31,7 +33,14 @@ struct Held {
 impl Sets {
     /// An array of this size without any set.
     pub(crate) fn new(size: u32) -> Self {
-        Self { free: FreeSlots::new(size), by_ids: Map::default(), by_range: Map::default(), slots: 0 }
+        let table_end = (size - size / 8) as usize;
+        Self { free: FreeSlots::new(size), by_ids: Map::default(), by_range: Map::default(), slots: 0, table_end }
+    }
+
+    /// Makes room for so many more sets.
+    pub(crate) fn reserve(&mut self, sets: usize) {
+        self.by_ids.reserve(sets);
+        self.by_range.reserve(sets);
     }
 
     /// Slots in use.
@@ -54,6 +63,11 @@ impl Sets {
         let range = self.free.take(u32::try_from(ids.len()).ok()?)?;
         self.insert(range, ids.into());
         Some(range)
+    }
+
+    /// Whether a table of this length may be added.
+    pub(crate) fn has_room_for_table(&self, len: usize) -> bool {
+        self.slots + len <= self.table_end
     }
 
     /// Takes these very slots, for a set found in the maps; whether all of them were free.

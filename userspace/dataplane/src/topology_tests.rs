@@ -50,10 +50,13 @@ fn sets(endpoints: &[&str], uses: Uses, place: Place<'_>) -> EndpointSets {
     EndpointSets::of(&candidates, uses, place)
 }
 
+/// Endpoints, the sets that are used, then the Cluster set, the Local set, and whether any is usable.
+type Categorised = (&'static [&'static str], Uses, &'static [u8], &'static [u8], bool);
+
 #[test]
 fn endpoints_are_categorised_as_kube_proxy_does() {
     #[rustfmt::skip]
-    let rows: &[(&[&str], Uses, &[u8], &[u8], bool)] = &[
+    let rows: &[Categorised] = &[
         // Endpoints                                  policies  Cluster   Local     any
         (&["1 R here", "2 R there"],                  BOTH,     &[1, 2],  &[1],     true),
         (&["1 R here", "2 S here", "3 R there"],      BOTH,     &[1, 3],  &[1],     true),
@@ -80,10 +83,13 @@ fn endpoints_are_categorised_as_kube_proxy_does() {
     }
 }
 
+/// Endpoints, where the node is, then the Cluster set and the Local set.
+type Narrowed = (&'static [&'static str], Place<'static>, &'static [u8], &'static [u8]);
+
 #[test]
 fn hints_narrow_the_cluster_set_only_if_every_ready_endpoint_has_one() {
     #[rustfmt::skip]
-    let rows: &[(&[&str], Place<'_>, &[u8], &[u8])] = &[
+    let rows: &[Narrowed] = &[
         // Endpoints                                                      node     Cluster   Local
         (&["1 R here z:a", "2 R there z:b"],                              HERE,    &[1],     &[1]),
         (&["1 R here z:b", "2 R there z:a"],                              HERE,    &[2],     &[1]),

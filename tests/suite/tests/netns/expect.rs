@@ -159,9 +159,8 @@ pub(crate) fn silent(
     outside: &Capture,
 ) -> Vec<Result<String, String>> {
     let looks = std::thread::scope(|scope| {
-        let look = |(place, _, probe): &(&Place, &Capture, Probe)| {
-            place.probe_once(&probe.clone().timeout(SILENCE)).unwrap()
-        };
+        let look =
+            |(place, _, probe): &(&Place, &Capture, Probe)| place.probe_once(&probe.clone().timeout(SILENCE)).unwrap();
         let started: Vec<_> = probes.iter().map(|one| scope.spawn(move || look(one))).collect();
         started.into_iter().map(|look| look.join().unwrap()).collect::<Vec<_>>()
     });
@@ -175,7 +174,11 @@ pub(crate) fn silent(
         }
         let by_node = |frame: &Frame| frame.bytes.get(6..12) == Some(Mac::of(node.v4()).0.as_slice());
         let to_service = |frame: &Frame| protocol_and_destination(&frame.bytes).is_some_and(|(_, ip)| ip == to);
-        if outside.frames().iter().any(|frame| by_node(frame) && to_service(frame)) { Err(format!("{probe:?}: packets left the node")) } else { Ok("silence".to_owned()) }
+        if outside.frames().iter().any(|frame| by_node(frame) && to_service(frame)) {
+            Err(format!("{probe:?}: packets left the node"))
+        } else {
+            Ok("silence".to_owned())
+        }
     };
     looks.into_iter().zip(probes).map(judge).collect()
 }

@@ -62,12 +62,7 @@ struct Configuration {
 }
 
 const KUBE_PROXY: [Configuration; 4] = [
-    Configuration {
-        name: "default",
-        detector: Detector::PodCidrs,
-        flags: &["--masquerade", "kube-proxy"],
-        rows: "",
-    },
+    Configuration { name: "default", detector: Detector::PodCidrs, flags: &["--masquerade", "kube-proxy"], rows: "" },
     Configuration {
         name: "no local detector",
         detector: Detector::None,
@@ -131,7 +126,9 @@ fn hold(stage: &mut Stage, configuration: &Configuration) -> usize {
         let stage = &*stage;
         let [v4, v6] = thread::scope(|scope| {
             let matrix = &matrix;
-            [0, 1].map(|family| scope.spawn(move || family_holds(stage, path, family, matrix))).map(|at| at.join().unwrap())
+            [0, 1]
+                .map(|family| scope.spawn(move || family_holds(stage, path, family, matrix)))
+                .map(|at| at.join().unwrap())
         });
         for (family, seen) in [("IPv4", v4), ("IPv6", v6)] {
             println!("\n{}, {path:?} path, {family}", configuration.name);

@@ -103,7 +103,9 @@ fn fragments_find_their_flow_both_ways() {
             // IPv6 is still to come (reference 1: a later stage).
             for via in [Via::NodePort, Via::Balancer] {
                 let to = service.udp(via, stage.node(), 0);
-                [From::External, From::Pod].iter().for_each(|from| assert_large_answer(stage.place(*from), to, endpoint));
+                [From::External, From::Pod]
+                    .iter()
+                    .for_each(|from| assert_large_answer(stage.place(*from), to, endpoint));
             }
         }
     }
@@ -154,7 +156,8 @@ fn next_hop_mtu(too_big: &Frame) -> Option<u16> {
 fn assert_answers_by(wire: &Capture, to: SocketAddr) {
     let frames = wire.frames();
     let to_client = frames.iter().filter(|frame| {
-        let is_tcp = protocol_and_destination(&frame.bytes).is_some_and(|(protocol, ip)| protocol == 6 && ip != to.ip());
+        let is_tcp =
+            protocol_and_destination(&frame.bytes).is_some_and(|(protocol, ip)| protocol == 6 && ip != to.ip());
         is_tcp && frame.bytes.len() > USUAL / 2
     });
     let senders: std::collections::BTreeSet<_> = to_client.filter_map(|frame| source(&frame.bytes)).collect();

@@ -37,7 +37,10 @@ fn a_client_stays_with_its_endpoint() {
             let left: Vec<_> = ["l1", "l2", "r1", "r2"].into_iter().filter(|name| *name != first).collect();
             stage.serve(&service.clone().endpoints(stage.ready(&left)));
             let names = answered(place, &Probe::tcp(service.tcp(Via::Balancer, stage.node(), family)), 20);
-            assert!(names.len() == 1 && !names.contains(&first), "{path:?}, {from:?}, {family}: {first}, then {names:?}");
+            assert!(
+                names.len() == 1 && !names.contains(&first),
+                "{path:?}, {from:?}, {family}: {first}, then {names:?}"
+            );
             stage.serve(&service);
         }
     }
@@ -109,7 +112,9 @@ fn hints_keep_traffic_near() {
         stage.start(&[MODE, path.flags()].concat());
         for (name, endpoints, expected) in &cases {
             stage.serve(&service.clone().endpoints(endpoints.clone()));
-            for (from, via) in [(From::Pod, Via::ClusterIp), (From::External, Via::Balancer), (From::External, Via::NodePort)] {
+            for (from, via) in
+                [(From::Pod, Via::ClusterIp), (From::External, Via::Balancer), (From::External, Via::NodePort)]
+            {
                 for family in [0, 1] {
                     let to = service.tcp(via, stage.node(), family);
                     let names = answered(stage.place(from), &Probe::tcp(to), ATTEMPTS);

@@ -57,12 +57,18 @@ impl Traffic {
     fn finish(self) {
         for (name, load) in self.loads {
             let report = load.finish().unwrap();
-            println!("| {name:<20} | {} answered, {} failed, longest gap {} us |", report.answered, report.failed, report.longest_gap_us);
+            println!(
+                "| {name:<20} | {} answered, {} failed, longest gap {} us |",
+                report.answered, report.failed, report.longest_gap_us
+            );
             assert!(report.failed == 0 && report.answered > 50, "{name}: {report:?}");
         }
         for (name, hold) in self.holds {
             let report = hold.finish().unwrap();
-            println!("| {name:<20} | {} lines, at least {} each, slowest {} us |", report.exchanged, report.fewest, report.slowest_us);
+            println!(
+                "| {name:<20} | {} lines, at least {} each, slowest {} us |",
+                report.exchanged, report.fewest, report.slowest_us
+            );
             assert!(report.broken == 0 && report.fewest > 10, "{name}: {report:?}");
         }
     }
@@ -140,7 +146,10 @@ fn a_full_conntrack_table_keeps_what_it_has() {
     for hold in holds {
         let report = hold.finish().unwrap();
         assert!(report.broken == 0 && report.fewest > 10, "{report:?}");
-        println!("| held | {} lines, at least {} each, slowest {} us |", report.exchanged, report.fewest, report.slowest_us);
+        println!(
+            "| held | {} lines, at least {} each, slowest {} us |",
+            report.exchanged, report.fewest, report.slowest_us
+        );
     }
     // Expired flows make room again.
     let served = || answers_are(client, &Probe::tcp(service.tcp(Via::NodePort, node, 0)), &["l", "r"]);

@@ -159,7 +159,8 @@ impl Service {
         text += "endpoints:\n";
         for Endpoint { ips, node, conditions, hints } in &self.endpoints {
             let ip = ips[at];
-            writeln!(text, "  - {{addresses: [\"{ip}\"], nodeName: {node}, conditions: {{{conditions}}}{hints}}}").unwrap();
+            writeln!(text, "  - {{addresses: [\"{ip}\"], nodeName: {node}, conditions: {{{conditions}}}{hints}}}")
+                .unwrap();
         }
         text
     }

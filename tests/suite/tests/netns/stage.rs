@@ -87,7 +87,8 @@ impl Stage {
             let stranger = ips(client)[family];
             near.ip(&[format!("route add default via {stranger}")]).unwrap();
             let length = if stranger.is_ipv4() { 32 } else { 128 };
-            far.ip(&[format!("route add {stranger}/{length} via {via}"), format!("route add default via {via}")]).unwrap();
+            far.ip(&[format!("route add {stranger}/{length} via {via}"), format!("route add default via {via}")])
+                .unwrap();
         }
     }
 
@@ -247,7 +248,8 @@ const NETWORKS: [[&str; 2]; 2] = [["10.96.0.0/12", "198.51.100.0/24"], ["fd00:10
 /// The value of a metric without labels, or of the first series of this beginning.
 pub(crate) fn metric(agent: &Daemon, series: &str) -> Option<u64> {
     // The answer may be cut where the agent ends; a look a moment later tells.
-    let text = wait_for(LATE, "the metrics", || agent.get("/metrics").ok().filter(|(status, _)| *status == 200)).unwrap().1;
+    let text =
+        wait_for(LATE, "the metrics", || agent.get("/metrics").ok().filter(|(status, _)| *status == 200)).unwrap().1;
     let line = text.lines().find(|line| line.starts_with(series))?;
     line.rsplit(' ').next()?.parse::<f64>().ok().map(|value| value as u64)
 }
