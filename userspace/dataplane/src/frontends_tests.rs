@@ -45,6 +45,7 @@ fn service(name: &str) -> Service {
         affinity_seconds: None,
         publish_not_ready: false,
         traffic_distribution: None,
+        selection: None,
         load_balancer: LoadBalancerSpec::default(),
         status: vec![],
     }
@@ -159,6 +160,7 @@ fn a_node_whose_address_stands_in_a_status_stays_reachable() {
         external_ips: vec![],
         pod_cidrs: vec![],
         network_unavailable: false,
+        is_going: false,
     };
     snapshot.nodes.insert("other".into(), Arc::new(other));
     let vips = compile(&snapshot, NODE).vips;

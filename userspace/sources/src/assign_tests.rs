@@ -31,6 +31,7 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
             affinity_seconds: None,
             publish_not_ready: false,
             traffic_distribution: None,
+            selection: None,
             load_balancer: LoadBalancerSpec::default(),
             status: Vec::new(),
         },
