@@ -272,11 +272,12 @@ impl Agent {
         }
     }
 
-    /// The one place that says how healthy this proxy is. Whether the Node is about to go (KEP-3836) belongs here as well
-    /// once the model carries it: [`Health::set_eligible`].
+    /// The one place that says how healthy this proxy is; load balancers shall leave a node that is about to go (KEP-3836).
     fn tell_health(&mut self, unfinished: Unfinished) {
         self.unfinished = unfinished;
         self.health.set_pending(unfinished.devices || unfinished.maps);
+        let is_going = self.snapshot.nodes.get(&self.node_name).is_some_and(|node| node.is_going);
+        self.health.set_eligible(!is_going);
     }
 
     /// Closes the sockets; programs and maps stay.

@@ -28,7 +28,7 @@ pub use problem::{ObjectRef, Place, Problem, Severity};
 pub use selector::{LabelSelector, Requirement};
 pub use service::{
     IngressIpMode, LoadBalancerIngress, LoadBalancerSpec, Selection, Service, ServiceKind, ServicePort, TargetPort,
-    TrafficPolicy,
+    TrafficPolicy, UnknownSelection,
 };
 pub use snapshot::Snapshot;
 

@@ -21,6 +21,7 @@ fn node(name: &str, labels: &[(&str, &str)]) -> Node {
         external_ips: Vec::new(),
         pod_cidrs: Vec::new(),
         network_unavailable: false,
+        is_going: false,
     }
 }
 

@@ -136,11 +136,12 @@ pub(crate) fn services() -> Delta {
                     family,
                     flags,
                     affinity: 0,
+                    ranges: None,
                     selection: Selection::Random,
                     sets: EndpointSets { cluster: cluster.into(), local: local.into(), ..EndpointSets::default() },
                 });
                 for (key, kind) in keys(vip, port, protocol) {
-                    delta.frontends.push((key, Some(Frontend { kind, port: shared.clone(), ranges: None })));
+                    delta.frontends.push((key, Some(Frontend { kind, port: shared.clone() })));
                 }
             }
         };
