@@ -6,6 +6,7 @@ use roadstead_datapath::{conntrack as timing, nat::NewFlow, select};
 
 use crate::{
     drops::Drop,
+    filter,
     maps::{BACKENDS, CONNTRACK, Scratch},
     packet::{Form, Packet, tcp},
 };
@@ -128,6 +129,29 @@ fn is_over(scratch: &mut Scratch, proto: u8) -> bool {
     let reply_flags = unsafe { CONNTRACK.get(&scratch.other_key) }.map_or(0, |reply| reply.flags);
     timing::reopens(entry.flags | reply_flags)
         || !matches!(BACKENDS.get(entry.backend), Some(b) if b.addr == entry.dst && b.port == entry.dport)
+}
+
+/// A connection that opens to a backend itself, past its Services: what is left of a finished flow whose answers look the
+/// same must not catch this one's.
+#[inline(always)]
+pub(crate) fn make_way(scratch: &mut Scratch, packet: &Packet) {
+    if !packet.is_opening() || !filter::may_be_backend(&scratch.key.dst, scratch.key.dport) {
+        return;
+    }
+    scratch.other_key = scratch.key.reversed();
+    let Some(pointer) = CONNTRACK.get_ptr_mut(&scratch.other_key) else { return };
+    copy(pointer, &mut scratch.entry);
+    if scratch.entry.check != scratch.other_key.check() || scratch.entry.flags & ct_flags::REPLY == 0 {
+        return;
+    }
+    scratch.entry.write_reverse_key(packet.proto, &mut scratch.key);
+    // SAFETY: only the flags are read, a word that is written whole.
+    let forward_flags = unsafe { CONNTRACK.get(&scratch.key) }.map_or(0, |forward| forward.flags);
+    if timing::reopens(scratch.entry.flags | forward_flags) {
+        // Either may be gone already: the collector frees too.
+        let _ = CONNTRACK.remove(&scratch.other_key);
+        let _ = CONNTRACK.remove(&scratch.key);
+    }
 }
 
 #[inline(always)]

@@ -92,7 +92,7 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     let to_frontend = filter::may_be_frontend(&key.dst);
     let to_our_port = !to_frontend && open::is_for_our_port(key, node);
     if !to_frontend && !to_our_port && !filter::may_be_backend(&key.src, key.sport) {
-        return unserved(scratch, node);
+        return unserved(scratch, packet, node);
     }
     // Flows first: they outlive the port or Service that they came by (kube-proxy never looks at an established flow
     // again), and they are most of the packets.
@@ -105,7 +105,7 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     // An address of the node may be a Service's too.
     let to_our_port = to_our_port || open::is_for_our_port(&scratch.key, node);
     if !to_frontend && !to_our_port {
-        return unserved(scratch, node);
+        return unserved(scratch, packet, node);
     }
     if packet.has_header() && open::frontend(scratch, node, to_frontend, to_our_port) {
         let arrival = arrival(ctx, device);
@@ -119,7 +119,7 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     if to_frontend && service::is_vip(&scratch.key.dst) {
         return Err(unknown(packet).into());
     }
-    unserved(scratch, node)
+    unserved(scratch, packet, node)
 }
 
 /// Why a packet to a Service's address belongs to no port of it.
@@ -134,10 +134,11 @@ fn unknown(packet: &Packet) -> DropReason {
 
 /// A packet to no address of a Service: not ours, but where the address may become a Service's nobody else is.
 #[inline(always)]
-fn unserved(scratch: &Scratch, node: &NodeConfig) -> Result<i32, Drop> {
+fn unserved(scratch: &mut Scratch, packet: &Packet, node: &NodeConfig) -> Result<i32, Drop> {
     if service::is_of_services(node, &scratch.key.dst) {
         return Err(DropReason::UnallocatedAddress.into());
     }
+    conntrack::make_way(scratch, packet);
     Ok(NEXT)
 }
 

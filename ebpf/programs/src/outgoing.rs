@@ -61,6 +61,7 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
         return known(ctx, scratch, packet, device);
     }
     if device == Device::Internal {
+        conntrack::make_way(scratch, packet);
         return Ok(NEXT);
     }
     let Some(node) = service::node() else { return Ok(NEXT) };
@@ -70,6 +71,7 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     if service::is_of_services(node, &scratch.key.dst) {
         return Err(DropReason::UnallocatedAddress.into());
     }
+    conntrack::make_way(scratch, packet);
     Ok(NEXT)
 }
 

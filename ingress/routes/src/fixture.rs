@@ -81,6 +81,7 @@ pub(crate) fn service(snapshot: &mut Snapshot, text: &str, port_name: &str, numb
         affinity_seconds: None,
         publish_not_ready: false,
         traffic_distribution: None,
+        selection: None,
         load_balancer: LoadBalancerSpec::default(),
         status: Vec::new(),
     };

@@ -89,6 +89,7 @@ mod tests {
             affinity_seconds: None,
             publish_not_ready: false,
             traffic_distribution: None,
+            selection: None,
             load_balancer: LoadBalancerSpec::default(),
             status: Vec::new(),
         })

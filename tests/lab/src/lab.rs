@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use crate::capture::Evidence;
 use crate::ground::Ground;
 use crate::identity::LabId;
 use crate::interrupt;
@@ -139,6 +141,24 @@ impl Lab {
         fs::remove_file(self.manifests.join(file)).with_context(|| format!("could not remove {file}"))
     }
 
+    /// Joins a namespace of the lab to the segment, with the addresses that its number gives.
+    pub(crate) fn join_segment(&self, port: SegmentPort) -> Result<()> {
+        let id = self.ground.id;
+        let segment = id.namespace(topology::SEGMENT);
+        ip::batch(None, &[topology::segment_link((port.place, port.number), |place| id.namespace(place))])?;
+        ip::batch(Some(&segment), &[topology::segment_port(port.place)])?;
+        ip::batch(Some(&id.namespace(port.place)), &topology::station(port.number))?;
+        Namespace::open(&segment)?.wait_running(&[port.place])
+    }
+
+    pub(crate) fn cgroup(&self) -> &Path {
+        &self.ground.cgroup
+    }
+
+    pub(crate) fn evidence(&self) -> Arc<Evidence> {
+        self.ground.evidence.clone()
+    }
+
     /// Keeps the folder with logs, captures and dumps, for a caller that fails without a panic.
     pub fn keep_evidence(&self) {
         self.ground.fail();
@@ -149,6 +169,14 @@ impl Lab {
         interrupt::exit_with(code);
         interrupt::wait()
     }
+}
+
+/// One more place that joins the segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentPort {
+    pub(crate) place: &'static str,
+    /// Its number on the segment.
+    pub(crate) number: u16,
 }
 
 /// A place on the segment.

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::capture::{Capture, Evidence};
+use crate::ip;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::programs;
@@ -151,6 +152,16 @@ impl Place {
         let capture = Capture::start(&self.0.namespace, device, None)?;
         self.0.evidence.add(format!("{}-{device}", self.name()), &capture);
         Ok(capture)
+    }
+
+    /// Runs commands of `ip -batch` here, such as `route add ...`; stops at the first that fails.
+    ///
+    /// # Errors
+    ///
+    /// Where one fails, with what `ip` says.
+    pub fn ip(&self, lines: &[impl ToString]) -> Result<()> {
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        ip::batch(Some(self.namespace()), &lines)
     }
 
     pub(crate) fn network(&self) -> &Namespace {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod datagram;
+mod datagrams;
 mod hold;
 mod http;
 mod load;
@@ -11,7 +12,7 @@ mod stream;
 mod tls;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use clap::{Args, Subcommand};
 
 pub use self::answer::Answer;
 pub use self::datagram::UdpFlags;
+pub use self::datagrams::{DatagramsFlags, DatagramsReport, Span};
 pub use self::hold::{HoldFlags, HoldReport};
 pub use self::http::HttpFlags;
 pub use self::load::{LoadFlags, LoadReport};
@@ -52,8 +54,10 @@ pub enum ProbeCommand {
     Udp(UdpFlags),
     /// Send a request
     Http(HttpFlags),
-    /// Keep one connection and exchange lines until standard input ends
+    /// Keep connections and exchange lines until standard input ends
     Hold(HoldFlags),
+    /// Keep one connected UDP socket and send datagrams until standard input ends
+    Datagrams(DatagramsFlags),
     /// Open connections at a steady rate until standard input ends
     Load(LoadFlags),
 }
@@ -72,6 +76,7 @@ pub fn run(command: &ProbeCommand) -> Result<()> {
             attempts(flags.repeat, |timeout| client.probe(timeout))
         }
         ProbeCommand::Hold(flags) => print(&hold::run(flags)?),
+        ProbeCommand::Datagrams(flags) => print(&datagrams::run(flags)?),
         ProbeCommand::Load(flags) => print(&load::run(flags)?),
     }
 }
@@ -144,6 +149,18 @@ impl Probe {
         self.with("--header").with(format!("{name}: {value}"))
     }
 
+    /// The own address of a TCP or UDP socket.
+    #[must_use]
+    pub fn from(self, ip: impl Into<IpAddr>) -> Self {
+        self.with("--from").with(ip.into().to_string())
+    }
+
+    /// What a datagram holds, in place of a word.
+    #[must_use]
+    pub fn payload(self, payload: &str) -> Self {
+        self.with("--payload").with(payload)
+    }
+
     /// So many attempts, each with a new socket; the last call counts.
     #[must_use]
     pub fn count(self, count: u32) -> Self {
@@ -154,6 +171,12 @@ impl Probe {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with("--timeout").with(timeout.as_millis().to_string())
+    }
+
+    /// Where a TCP or UDP probe goes to.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.0.get(1)?.to_str()?.parse().ok()
     }
 
     fn with(mut self, argument: impl Into<OsString>) -> Self {

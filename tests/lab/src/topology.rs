@@ -54,13 +54,7 @@ impl Topology {
 
     /// Makes each station's `eth0` and its end in the segment. Run on the host.
     pub(crate) fn links(self, namespace: impl Fn(&str) -> String) -> Vec<String> {
-        // The kernel puts off a veth's link-up by up to a second where both ends have the same number, as the first
-        // ones of two fresh namespaces do (`linkwatch_urgent_event`): the ends in the segment get numbers of their own.
-        let link = |(name, number): (&str, u16)| {
-            let line = veth(number_v4(number), &namespace(name), name, &namespace(SEGMENT));
-            format!("{line} index {}", 1000 + number)
-        };
-        self.stations().map(link).collect()
+        self.stations().map(|station| segment_link(station, &namespace)).collect()
     }
 
     /// Run in the segment. In promiscuous mode the bridge itself sees every frame once, which is where captures look;
@@ -68,7 +62,7 @@ impl Topology {
     pub(crate) fn segment(self) -> Vec<String> {
         let bridge = format!("link add {SEGMENT_BRIDGE} type bridge mcast_snooping 0 stp_state 0");
         let up = format!("link set {SEGMENT_BRIDGE} promisc on up");
-        let ports = self.stations().map(|(name, _)| format!("link set {name} master {SEGMENT_BRIDGE} up"));
+        let ports = self.stations().map(|(name, _)| segment_port(name));
         [bridge, up].into_iter().chain(ports).collect()
     }
 
@@ -86,6 +80,19 @@ impl Topology {
         }
         lines
     }
+}
+
+/// Makes a station's `eth0` and its end in the segment. Run on the host.
+pub(crate) fn segment_link((name, number): (&str, u16), namespace: impl Fn(&str) -> String) -> String {
+    // The kernel puts off a veth's link-up by up to a second where both ends have the same number, as the first ones of
+    // two fresh namespaces do (`linkwatch_urgent_event`): the ends in the segment get numbers of their own.
+    let line = veth(number_v4(number), &namespace(name), name, &namespace(SEGMENT));
+    format!("{line} index {}", 1000 + number)
+}
+
+/// Makes a station's end a port of the bridge. Run in the segment.
+pub(crate) fn segment_port(name: &str) -> String {
+    format!("link set {name} master {SEGMENT_BRIDGE} up")
 }
 
 /// Run in a station: its address on the segment.

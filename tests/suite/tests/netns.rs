@@ -12,13 +12,23 @@ mod netns {
     mod cleanup;
     mod demo;
     mod devices;
+    mod expect;
     mod fixture;
     mod gone;
     mod health;
     mod host;
     mod ingress;
     mod inside;
+    mod matrix;
+    mod mtu;
+    mod picks;
     mod refused;
+    mod robust;
+    mod rows;
+    mod services;
     mod speaker;
+    mod stage;
     mod transfer;
+    mod udp;
+    mod verdicts;
 }

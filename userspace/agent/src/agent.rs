@@ -1,23 +1,26 @@
 //! The agent's state and its steps: apply a snapshot, follow the devices, keep the flows in order.
 
 use std::{
-    collections::BTreeSet,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use roadstead_abi::node_flags;
 use roadstead_dataplane::{
-    addresses::{NodeAddresses, to_map},
     attach::{Attached, Role},
+    clock,
+    compiler::Compiler,
     conntrack, counters,
-    frontends::{self, Frontends, NodeView},
+    frontends::{NodeView, Options},
     load::Programs,
     maps::{FlowMaps, KernelMaps},
     migrate::Earlier,
     netns_cookie,
+    node::{NodeAddresses, NodeSettings, NodeState},
     pins::Pins,
     reconcile::{GRACE, Reconciler, Removal},
     traffic::TrafficMaps,
@@ -29,7 +32,7 @@ use tracing::{debug, info, warn};
 use crate::{
     cgroup,
     devices::Devices,
-    flags::{RunFlags, Switch},
+    flags::{Masquerade, RunFlags, Switch},
     health_check::{self, HealthChecks},
     metrics::Metrics,
 };
@@ -54,7 +57,7 @@ pub(crate) struct Agent {
     internals: Attached,
     netns_cookie: u64,
     snapshot: Arc<Snapshot>,
-    desired: Frontends,
+    compiler: Compiler,
     devices: Devices,
     /// The last look at the devices failed, or the addresses that uplinks are found by may have changed.
     look: bool,
@@ -88,10 +91,7 @@ impl Agent {
         let devices = Devices::look(&flags.devices)?;
         let netns_cookie = netns_cookie().context("cannot learn the cookie of the network namespace")?;
         let node_name = flags.source.node_name().context("cannot learn the name of this node")?;
-        debug!(
-            masquerade = ?flags.masquerade, masquerade_all = flags.masquerade_all, pod_cidrs = ?flags.pod_cidrs,
-            load_balancing = ?flags.load_balancing, "balancing by these flags"
-        );
+        let compiler = Compiler::new(Options { clock: clock::clock(), selection: flags.load_balancing.selection() });
         Ok(Self {
             flags,
             node_name,
@@ -104,7 +104,7 @@ impl Agent {
             internals: Attached::new(Role::Internal),
             netns_cookie,
             snapshot: Arc::default(),
-            desired: Frontends::default(),
+            compiler,
             devices,
             look: false,
             conflicts: Vec::new(),
@@ -168,6 +168,9 @@ impl Agent {
                     info!(generation = self.snapshot.generation, written, micros, "programmed");
                 }
                 self.metrics.synced(&self.snapshot, started.elapsed(), &self.reconciler.fill());
+                if written > 0 {
+                    self.collect_flows();
+                }
                 // Once more after the grace period, also for flows that a program has created by the old value.
                 self.due = Some(Instant::now() + GRACE);
                 true
@@ -182,28 +185,48 @@ impl Agent {
     }
 
     fn try_apply(&mut self) -> anyhow::Result<usize> {
-        let devices = self.devices.clone();
-        let node = self.node_addresses(&devices);
-        let serving = node.serving_node_ports(&self.flags.node_port_networks());
+        let now = Instant::now();
+        let node = self.node_addresses(&self.devices);
+        let own: Vec<_> = self.devices.addresses().collect();
+        let state = self.node_state(&node, &own);
+        self.reconciler.apply_node(&state)?;
+        let serving = state.serving_node_ports();
         self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
-        let serving: BTreeSet<_> = serving.into_iter().map(to_map).collect();
+        let own: Vec<_> = own.into_iter().chain(node.0.iter().copied()).collect();
+        let view = NodeView { name: &self.node_name, addresses: &own, primary: &node.primary() };
+        let delta = self.compiler.update(&self.snapshot, view, now);
+        self.tell_conflicts(&delta.conflicts);
+        let changes = self.reconciler.apply(delta, removal(&self.snapshot), now)?;
+        Ok(changes.frontends)
+    }
+
+    /// What the programs shall know about the node.
+    fn node_state(&self, node: &NodeAddresses, own: &[IpAddr]) -> NodeState {
+        let told = &self.flags.pod_cidrs;
+        let pods: Vec<IpNet> = if told.is_empty() {
+            self.snapshot.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect()
+        } else {
+            told.clone()
+        };
+        let flag = |bit: u32, set: bool| if set { bit } else { 0 };
         let range = self.flags.source.node_port_range;
-        let mut config = node.config(self.netns_cookie, &(range.first().get()..=range.last().get()));
-        if self.earlier.is_some() {
-            config.flags |= node_flags::TAKING_OVER;
-        }
-        self.reconciler.apply_node(&config, &serving)?;
-        let own: Vec<_> = devices.addresses().chain(node.0.iter().copied()).collect();
-        let view = NodeView { name: &self.node_name, addresses: &own };
-        let desired = frontends::compile(&self.snapshot, view);
-        self.tell_conflicts(&desired.conflicts);
-        let removal = removal(&self.snapshot);
-        let changes = self.reconciler.apply(&desired, removal, Instant::now());
-        self.desired = desired;
-        if changes.as_ref().is_ok_and(|changes| changes.frontends > 0) {
-            self.collect_flows();
-        }
-        Ok(changes?.frontends)
+        node.state(&NodeSettings {
+            netns_cookie: self.netns_cookie,
+            own,
+            node_ports: range.first().get()..=range.last().get(),
+            node_port_networks: &self.flags.node_port_networks(),
+            pods: &pods,
+            services: &self.flags.source.service_cidrs,
+            flags: flag(node_flags::KUBE_PROXY, self.flags.masquerade == Masquerade::KubeProxy)
+                | flag(node_flags::MASQUERADE_ALL, self.flags.masquerade_all)
+                | flag(node_flags::TAKING_OVER, self.earlier.is_some()),
+        })
+    }
+
+    /// The next moment at which something is to be done without news: the end of a grace period or of a tombstone.
+    fn next_round(&self) -> Option<Instant> {
+        let retired = self.reconciler.has_retired().then(|| Instant::now() + GRACE);
+        retired.into_iter().chain(self.compiler.due()).min()
     }
 
     /// Follows the devices, and whatever depends on their addresses: called when they may have changed.
@@ -242,7 +265,7 @@ impl Agent {
                 }
                 self.metrics.synced(&self.snapshot, Duration::ZERO, &self.reconciler.fill());
                 self.collect_flows();
-                self.due = self.reconciler.has_retired().then(|| Instant::now() + GRACE);
+                self.due = self.next_round();
             }
             Err(error) => {
                 warn!(error = format!("{error:#}"), "programming failed, will be tried again");
@@ -253,11 +276,12 @@ impl Agent {
         }
     }
 
-    /// The one place that says how healthy this proxy is. Whether the Node is about to go (KEP-3836) belongs here as well
-    /// once the model carries it: [`Health::set_eligible`].
+    /// The one place that says how healthy this proxy is; load balancers shall leave a node that is about to go (KEP-3836).
     fn tell_health(&mut self, unfinished: Unfinished) {
         self.unfinished = unfinished;
         self.health.set_pending(unfinished.devices || unfinished.maps);
+        let is_going = self.snapshot.nodes.get(&self.node_name).is_some_and(|node| node.is_going);
+        self.health.set_eligible(!is_going);
     }
 
     /// Closes the sockets; programs and maps stay.
@@ -278,8 +302,8 @@ impl Agent {
     }
 
     fn collect_flows(&mut self) {
-        let (reconciler, desired) = (&self.reconciler, &self.desired);
-        let may_go_on = |port, endpoint: &_| reconciler.may_go_on(desired, port, endpoint);
+        let reconciler = &self.reconciler;
+        let may_go_on = |port, endpoint: &_| reconciler.may_go_on(port, endpoint);
         let time = match self.programs.time() {
             Ok(time) => time,
             Err(error) => {
@@ -288,7 +312,12 @@ impl Agent {
             }
         };
         match conntrack::collect(&mut self.flows, time, may_go_on) {
-            Ok(collected) => self.metrics.conntrack(&collected),
+            Ok(collected) => {
+                self.metrics.conntrack(&collected);
+                if let Err(error) = self.reconciler.rebuild_filter(collected.frontends, collected.backends) {
+                    warn!(error = format!("{error:#}"), "cannot write the filter");
+                }
+            }
             Err(error) => warn!(%error, "cannot collect expired flows"),
         }
     }

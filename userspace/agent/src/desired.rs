@@ -2,19 +2,21 @@
 //! Service ports and devices, which the maps know by number only.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Instant,
 };
 
 use nix::net::if_::if_indextoname;
 use roadstead_abi::{Addr, SvcKey, SvcValue};
 use roadstead_dataplane::{
+    clock,
+    compiler::Compiler,
     explain::Row,
-    frontends::{self, Frontends, NodeView, ServicePortName},
+    frontends::{NodeView, Options, ServicePortName},
     maps::{KernelMaps, Maps as _},
     pins::Pins,
 };
-use roadstead_model::Snapshot;
+use roadstead_model::{Selection, Snapshot};
 use roadstead_sources::SourceFlags;
 
 /// The names that the manifests give to the ids in the pinned maps; none without manifests.
@@ -23,7 +25,8 @@ pub(crate) fn names(from: &SourceFlags, pins: &Pins) -> anyhow::Result<BTreeMap<
         return Ok(BTreeMap::new());
     }
     let snapshot = roadstead_sources::load(&from.manifests, &from.options());
-    let desired = Desired::of(&snapshot, &from.node_name()?, &[]);
+    let view = NodeView { name: &from.node_name()?, addresses: &[], primary: &[] };
+    let desired = Desired::of(&snapshot, view, Selection::Random);
     let programmed = KernelMaps::open(pins)?.0.services()?;
     Ok(desired.names(programmed.iter().map(|(key, value)| (*key, value))))
 }
@@ -37,7 +40,7 @@ pub(crate) fn device_name(index: u32) -> Option<String> {
 /// The compiled frontends.
 pub(crate) struct Desired<'a> {
     snapshot: &'a Snapshot,
-    frontends: Frontends,
+    compiler: Compiler,
 }
 
 /// A Service's port as people call it.
@@ -57,31 +60,36 @@ impl std::fmt::Display for PortName {
 
 impl<'a> Desired<'a> {
     /// Compiles a snapshot for a node with these addresses.
-    pub(crate) fn of(snapshot: &'a Snapshot, node: &str, addresses: &[IpAddr]) -> Self {
-        Self { snapshot, frontends: frontends::compile(snapshot, NodeView { name: node, addresses }) }
+    pub(crate) fn of(snapshot: &'a Snapshot, node: NodeView<'_>, selection: Selection) -> Self {
+        let mut compiler = Compiler::new(Options { clock: clock::clock(), selection });
+        // What changes from nothing is not asked for, but what there is then.
+        let _ = compiler.update(snapshot, node, Instant::now());
+        Self { snapshot, compiler }
     }
 
     /// Shows every frontend; equal names have equal ids, which begin at 1.
     pub(crate) fn each(&self, mut show: impl FnMut(&Row<'_>)) {
-        let names: BTreeSet<&ServicePortName> = self.frontends.by_key.values().map(|frontend| &frontend.port).collect();
+        let names: BTreeSet<&ServicePortName> =
+            self.compiler.frontends().map(|(_, frontend)| &frontend.port.name).collect();
         let ids: BTreeMap<&ServicePortName, u32> = names.into_iter().zip(1..).collect();
-        for (key, frontend) in &self.frontends.by_key {
+        for (key, frontend) in self.compiler.frontends() {
             show(&Row {
                 key: *key,
-                service: ids.get(&frontend.port).copied().unwrap_or_default(),
+                service: ids.get(&frontend.port.name).copied().unwrap_or_default(),
                 kind: frontend.kind,
-                flags: frontend.flags,
-                affinity: 0,
-                cluster: &frontend.cluster,
-                local: &frontend.local,
-                ranges: None,
+                flags: frontend.port.flags,
+                affinity: frontend.port.affinity,
+                cluster: frontend.cluster(),
+                local: frontend.local(),
+                ranges: frontend.ranges().map(AsRef::as_ref),
+                maglev: frontend.port.selection == Selection::Maglev,
             });
         }
     }
 
     /// Addresses that belong to Services alone, with their kinds.
     pub(crate) fn vips(&self) -> impl Iterator<Item = (Addr, u32)> {
-        self.frontends.vips.iter().map(|(addr, kind)| (*addr, u32::from(*kind)))
+        self.compiler.vips().map(|(addr, kind)| (*addr, u32::from(kind)))
     }
 
     /// Names by the ids that these frontends have in the maps. Where the maps and the manifests differ, the name of an id
@@ -90,10 +98,12 @@ impl<'a> Desired<'a> {
         &self,
         programmed: impl Iterator<Item = (SvcKey, &'b SvcValue)>,
     ) -> BTreeMap<u32, PortName> {
+        let by_key: HashMap<SvcKey, &ServicePortName> =
+            self.compiler.frontends().map(|(key, frontend)| (*key, &frontend.port.name)).collect();
         let mut votes: BTreeMap<u32, BTreeMap<&ServicePortName, usize>> = BTreeMap::new();
         for (key, value) in programmed {
-            if let Some(frontend) = self.frontends.by_key.get(&key) {
-                *votes.entry(value.service).or_default().entry(&frontend.port).or_default() += 1;
+            if let Some(name) = by_key.get(&key) {
+                *votes.entry(value.service).or_default().entry(name).or_default() += 1;
             }
         }
         let named = votes.into_iter().filter_map(|(id, votes)| {

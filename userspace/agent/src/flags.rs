@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use roadstead_model::Selection;
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
@@ -127,6 +128,16 @@ pub(crate) enum LoadBalancing {
     Random,
     /// By the flow's addresses and ports, the same on every node.
     Maglev,
+}
+
+impl LoadBalancing {
+    /// The same in the model's words.
+    pub(crate) fn selection(self) -> Selection {
+        match self {
+            Self::Random => Selection::Random,
+            Self::Maglev => Selection::Maglev,
+        }
+    }
 }
 
 /// A CIDR without the bits behind its length.

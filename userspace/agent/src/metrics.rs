@@ -117,7 +117,7 @@ impl Metrics {
                 drop.reason.as_str(),
                 port.map_or("", |port| &port.service.namespace),
                 port.map_or("", |port| &port.service.name),
-                port.map_or("", |port| port.port.as_str()),
+                port.map_or("", |port| &*port.port),
             ];
             self.drops.with_label_values(&labels).inc_by(fresh);
         }

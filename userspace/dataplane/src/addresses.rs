@@ -1,10 +1,12 @@
-//! Addresses of the standard library in the form of the maps and back, and the node's own addresses.
+//! Addresses and networks of the standard library in the form of the maps and back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use roadstead_abi::{Addr, Be16, NodeConfig};
-use roadstead_model::{Node, Port};
+use roadstead_abi::{Addr, Be16, Network};
+use roadstead_model::Port;
+
+pub use crate::node::NodeAddresses;
 
 /// The form of the maps: IPv4 is mapped into IPv6.
 #[must_use]
@@ -31,50 +33,34 @@ pub fn port(port: Port) -> Be16 {
     Be16::new(port.get())
 }
 
-/// The addresses of this node: the first of each family is its primary one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeAddresses(pub Vec<IpAddr>);
+/// A network in the form of the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// Bits that count, of 128; an IPv4 network has 96 more than it is written with.
+    pub bits: u32,
+    /// The network's address, host bits 0.
+    pub addr: Addr,
+}
 
-impl NodeAddresses {
-    /// What the Node object says, else what was found on the devices.
+impl Prefix {
+    /// A network.
     #[must_use]
-    pub fn choose(node: Option<&Node>, found: &[IpAddr]) -> Self {
-        let told = node.map(|node| node.internal_ips.clone()).unwrap_or_default();
-        Self(if told.is_empty() { found.to_vec() } else { told })
+    pub fn of(network: &IpNet) -> Self {
+        let before = if network.addr().is_ipv4() { 96 } else { 0 };
+        Self { bits: before + u32::from(network.prefix_len()), addr: to_map(network.network()) }
     }
 
-    /// The primary IPv4 address.
+    /// A single address.
     #[must_use]
-    pub fn ipv4(&self) -> Option<IpAddr> {
-        self.0.iter().copied().find(IpAddr::is_ipv4)
+    pub fn host(ip: IpAddr) -> Self {
+        Self { bits: 128, addr: to_map(ip) }
     }
 
-    /// The primary IPv6 address.
+    /// The form in which it is compared at once.
     #[must_use]
-    pub fn ipv6(&self) -> Option<IpAddr> {
-        self.0.iter().copied().find(IpAddr::is_ipv6)
-    }
-
-    /// Addresses that serve node ports: the primary ones, or all inside the given networks (`--nodeport-addresses`).
-    #[must_use]
-    pub fn serving_node_ports(&self, networks: &[IpNet]) -> Vec<IpAddr> {
-        if networks.is_empty() {
-            return self.ipv4().into_iter().chain(self.ipv6()).collect();
-        }
-        self.0.iter().copied().filter(|ip| networks.iter().any(|network| network.contains(ip))).collect()
-    }
-
-    /// The node's entry for the programs.
-    #[must_use]
-    pub fn config(&self, netns_cookie: u64, node_ports: &std::ops::RangeInclusive<u16>) -> NodeConfig {
-        NodeConfig {
-            netns_cookie,
-            ipv4: self.ipv4().map_or(Addr::UNSPECIFIED, to_map),
-            ipv6: self.ipv6().map_or(Addr::UNSPECIFIED, to_map),
-            node_port_first: *node_ports.start(),
-            node_port_last: *node_ports.end(),
-            ..NodeConfig::default()
-        }
+    pub fn network(self) -> Network {
+        let mask = u128::MAX.checked_shl(128 - self.bits.min(128)).unwrap_or(0);
+        Network { addr: self.addr, mask: Addr::v6(mask.to_be_bytes()) }
     }
 }
 
@@ -91,11 +77,20 @@ mod tests {
     }
 
     #[test]
-    fn node_ports_are_served_on_primary_addresses_or_inside_networks() {
-        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
-        let node = NodeAddresses(ips(&["10.0.0.1", "10.0.0.2", "fd00::1", "192.0.2.7"]));
-        let networks: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.2/32".parse().unwrap()];
-        assert_eq!(node.serving_node_ports(&[]), ips(&["10.0.0.1", "fd00::1"]));
-        assert_eq!(node.serving_node_ports(&networks), ips(&["10.0.0.2", "192.0.2.7"]));
+    fn networks_hold_what_they_held() {
+        let cases = [
+            ("10.96.0.0/12", "10.111.255.255", "10.112.0.0"),
+            ("0.0.0.0/0", "192.0.2.1", "::1"),
+            ("fd00:10:96::/112", "fd00:10:96::ffff", "fd00:10:97::"),
+            ("::/0", "2001:db8::1", ""),
+            ("192.0.2.1/32", "192.0.2.1", "192.0.2.2"),
+        ];
+        for (text, inside, outside) in cases {
+            let network = Prefix::of(&text.parse().unwrap()).network();
+            assert!(network.contains(&to_map(inside.parse().unwrap())), "{text} {inside}");
+            if let Ok(outside) = outside.parse() {
+                assert!(!network.contains(&to_map(outside)), "{text} {outside}");
+            }
+        }
     }
 }

@@ -10,8 +10,8 @@ use roadstead_abi::{
 };
 
 use crate::{
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// A map and its elements.
@@ -60,23 +60,23 @@ fn bounded(pins: &Pins, map: &'static str, keys: impl Iterator) -> Result<usize,
 }
 
 fn hashed<K: Pod, V: Pod>(pins: &Pins, name: &'static str) -> Result<usize, MapError> {
-    let map: HashMap<MapData, K, V> = open_map(pins, name)?;
+    let map: HashMap<MapData, K, V> = open(pins, name)?;
     bounded(pins, name, map.keys())
 }
 
 fn prefixes<K: Pod>(pins: &Pins, name: &'static str) -> Result<usize, MapError> {
-    let map: LpmTrie<MapData, K, u32> = open_map(pins, name)?;
+    let map: LpmTrie<MapData, K, u32> = open(pins, name)?;
     bounded(pins, name, map.keys())
 }
 
 fn drops(pins: &Pins) -> Result<usize, MapError> {
-    let map: PerCpuHashMap<MapData, DropKey, u64> = open_map(pins, map_names::DROPS)?;
+    let map: PerCpuHashMap<MapData, DropKey, u64> = open(pins, map_names::DROPS)?;
     bounded(pins, map_names::DROPS, map.keys())
 }
 
 /// Distinct ranges that frontends name; frontends share them.
 fn slots(pins: &Pins) -> Result<usize, MapError> {
-    let map: HashMap<MapData, SvcKey, SvcValue> = open_map(pins, map_names::SERVICES)?;
+    let map: HashMap<MapData, SvcKey, SvcValue> = open(pins, map_names::SERVICES)?;
     let values = map.iter().flatten().map(|(_, value)| value);
     let sets = values.flat_map(|value| [value.cluster, value.local]);
     let ranges: std::collections::HashSet<SlotRange> = sets.flat_map(|set| [set.members, set.table]).collect();
@@ -84,6 +84,6 @@ fn slots(pins: &Pins) -> Result<usize, MapError> {
 }
 
 fn backends(pins: &Pins) -> Result<usize, MapError> {
-    let map: Array<MapData, Backend> = open_map(pins, map_names::BACKENDS)?;
+    let map: Array<MapData, Backend> = open(pins, map_names::BACKENDS)?;
     Ok(map.iter().flatten().filter(|backend| backend.port.0 != 0).count())
 }

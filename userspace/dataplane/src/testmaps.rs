@@ -11,8 +11,8 @@ use roadstead_abi::{
 
 use crate::{
     explain::MemoryView,
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// The maps that a verdict depends on, for writing.
@@ -41,19 +41,19 @@ impl TestMaps {
     /// When one is not there.
     pub fn open(pins: &Pins) -> Result<Self, MapError> {
         Ok(Self {
-            node: open_map(pins, map_names::NODE)?,
-            services: open_map(pins, map_names::SERVICES)?,
-            slots: open_map(pins, map_names::SLOTS)?,
-            backends: open_map(pins, map_names::BACKENDS)?,
-            vips: open_map(pins, map_names::VIPS)?,
-            node_addresses: open_map(pins, map_names::NODE_ADDRESSES)?,
-            networks: open_map(pins, map_names::NETWORKS)?,
-            ranges: open_map(pins, map_names::RANGES)?,
-            conntrack: open_map(pins, map_names::CONNTRACK)?,
-            affinity: open_map(pins, map_names::AFFINITY)?,
-            filter: open_map(pins, map_names::FILTER)?,
-            uplinks: open_map(pins, map_names::UPLINKS)?,
-            drops: open_map(pins, map_names::DROPS)?,
+            node: open(pins, map_names::NODE)?,
+            services: open(pins, map_names::SERVICES)?,
+            slots: open(pins, map_names::SLOTS)?,
+            backends: open(pins, map_names::BACKENDS)?,
+            vips: open(pins, map_names::VIPS)?,
+            node_addresses: open(pins, map_names::NODE_ADDRESSES)?,
+            networks: open(pins, map_names::NETWORKS)?,
+            ranges: open(pins, map_names::RANGES)?,
+            conntrack: open(pins, map_names::CONNTRACK)?,
+            affinity: open(pins, map_names::AFFINITY)?,
+            filter: open(pins, map_names::FILTER)?,
+            uplinks: open(pins, map_names::UPLINKS)?,
+            drops: open(pins, map_names::DROPS)?,
             written: (0..limits::FILTER_BITS / 64).collect(),
         })
     }

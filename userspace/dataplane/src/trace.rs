@@ -10,8 +10,8 @@ use nix::{
 use roadstead_abi::{Addr, Be16, CtKey, Event, Trace, map_names};
 
 use crate::{
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// How long the programs go on telling after the last [`Tracer::renew`].
@@ -49,9 +49,9 @@ impl Tracer {
             nix::errno::Errno::EWOULDBLOCK => TraceError::Busy,
             errno => TraceError::Lock(errno.into()),
         })?;
-        let mut ring: RingBuf<MapData> = open_map(pins, map_names::EVENTS)?;
+        let mut ring: RingBuf<MapData> = open(pins, map_names::EVENTS)?;
         while ring.next().is_some() {}
-        Ok(Self { ring, trace: open_map(pins, map_names::TRACE)?, _lock: lock })
+        Ok(Self { ring, trace: open(pins, map_names::TRACE)?, _lock: lock })
     }
 
     /// Makes the programs tell for another [`LEASE`].

@@ -13,8 +13,8 @@ use roadstead_abi::{Counters, limits, map_names};
 
 use crate::{
     batch,
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// The pinned counters.
@@ -32,7 +32,7 @@ impl TrafficMaps {
     pub fn open(pins: &Pins) -> Result<Self, MapError> {
         let data = |name| {
             // The kernel copies values of the size that it has: a map of another layout must not be read.
-            open_map::<PerCpuArray<MapData, Counters>>(pins, name)?;
+            open::<PerCpuArray<MapData, Counters>>(pins, name)?;
             MapData::from_pin(pins.maps().join(name)).map_err(|source| failed(name, "find", source))
         };
         let cpus = nr_cpus().map_err(|(_, source)| failed(map_names::SERVICE_COUNTERS, "size", source))?;

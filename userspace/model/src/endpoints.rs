@@ -58,11 +58,12 @@ pub struct Endpoint {
     pub terminating: bool,
     /// `nodeName`; decides what is local.
     pub node: Option<String>,
-    /// `zone`.
+    /// `zone`; of a Pod that stands in for an endpoint, the zone of its node.
     pub zone: Option<String>,
-    /// `hints.forZones`.
+    /// `hints.forZones`: zones whose clients should prefer the endpoint; filled from the Service's `trafficDistribution`
+    /// where no controller has done it.
     pub zone_hints: Vec<String>,
-    /// `hints.forNodes`.
+    /// `hints.forNodes`: the same for nodes.
     pub node_hints: Vec<String>,
 }
 

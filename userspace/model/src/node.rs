@@ -19,6 +19,9 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// Condition `NetworkUnavailable` is true: the node must announce nothing.
     pub network_unavailable: bool,
+    /// `metadata.deletionTimestamp` is set, or the cluster autoscaler has put its taint `ToBeDeletedByClusterAutoscaler` on the
+    /// node: new connections should go elsewhere, so the health that load balancers ask for is bad (KEP-3836).
+    pub is_going: bool,
 }
 
 impl Node {

@@ -2,7 +2,7 @@
 //!
 //! Source of the fields' meaning: <https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/>.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
@@ -33,8 +33,10 @@ pub struct Service {
     pub affinity_seconds: Option<u32>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
-    /// `spec.trafficDistribution` as written.
+    /// `spec.trafficDistribution` as written; the hints of the Service's slices are what it comes to.
     pub traffic_distribution: Option<String>,
+    /// The annotation `roadstead.dev/load-balancing`; `None` leaves the choice to the node's flag.
+    pub selection: Option<Selection>,
     /// What only Services of type LoadBalancer carry; for other types its defaults.
     pub load_balancer: LoadBalancerSpec,
     /// `status.loadBalancer.ingress`: the addresses that the speaker assigned.
@@ -124,6 +126,50 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// How a backend is selected for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Selection {
+    /// By chance, each backend as likely as the others, as kube-proxy does.
+    #[default]
+    Random,
+    /// By a Maglev table (Eisenbud et al., NSDI 2016): every node selects the same backend for the same flow.
+    Maglev,
+}
+
+impl Selection {
+    /// The word in the annotation and in the flag.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+        }
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text was neither random nor maglev.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not known, expected random or maglev")]
+pub struct UnknownSelection(pub String);
+
+impl FromStr for Selection {
+    type Err = UnknownSelection;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSelection> {
+        match text {
+            "random" => Ok(Self::Random),
+            "maglev" => Ok(Self::Maglev),
+            other => Err(UnknownSelection(other.to_owned())),
+        }
+    }
+}
+
 /// The part of the spec for Services of type LoadBalancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadBalancerSpec {
@@ -138,7 +184,8 @@ pub struct LoadBalancerSpec {
     pub sharing_key: Option<String>,
     /// `loadBalancerSourceRanges`; empty allows every source.
     pub source_ranges: Vec<IpNet>,
-    /// `healthCheckNodePort`.
+    /// `healthCheckNodePort`: where nodes tell whether they have local endpoints; set, by the manifest or by assignment,
+    /// exactly for type LoadBalancer with external policy Local.
     pub health_check_node_port: Option<Port>,
 }
 

@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
+    ops::Deref,
     sync::Arc,
 };
 
@@ -28,38 +29,81 @@ pub(crate) struct Conflict {
     pub(crate) reason: String,
 }
 
-/// Services complete with addresses and ports, and those that are left out for a conflict.
-pub(crate) fn assign(
-    drafts: &BTreeMap<ObjectName, &Draft>,
+/// The addresses and ports of a Service: those that its manifest names and those that it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    ip_families: Vec<IpFamily>,
+    cluster_ips: Vec<IpAddr>,
+    /// One for each of its ports.
+    node_ports: Vec<Option<Port>>,
+    health_check_node_port: Option<Port>,
+}
+
+impl Assigned {
+    /// The Service complete with them.
+    pub(crate) fn complete(self, draft: &Draft) -> Service {
+        let mut service = draft.service.clone();
+        service.ip_families = self.ip_families;
+        service.cluster_ips = self.cluster_ips;
+        for (port, node_port) in service.ports.iter_mut().zip(self.node_ports) {
+            port.node_port = node_port;
+        }
+        service.load_balancer.health_check_node_port = self.health_check_node_port;
+        service
+    }
+
+    /// Whether the Service has just these.
+    pub(crate) fn are_those_of(&self, service: &Service) -> bool {
+        self.ip_families == service.ip_families
+            && self.cluster_ips == service.cluster_ips
+            && self.node_ports.iter().copied().eq(service.ports.iter().map(|port| port.node_port))
+            && self.health_check_node_port == service.load_balancer.health_check_node_port
+    }
+}
+
+/// What each Service gets, in order of names, and the conflicts for which others are left out.
+pub(crate) fn assign<D: Deref<Target = Draft>>(
+    drafts: &BTreeMap<ObjectName, D>,
     options: &LoadOptions,
     last: &BTreeMap<ObjectName, Arc<Service>>,
-) -> (BTreeMap<ObjectName, Service>, Vec<Conflict>) {
-    let mut assigner = Assigner { options, ips: HashSet::new(), ports: HashSet::new(), conflicts: Vec::new() };
-    let mut by_age: Vec<_> = drafts.values().copied().collect();
-    by_age.sort_by_key(|draft| {
+) -> (Vec<(ObjectName, Assigned)>, Vec<Conflict>) {
+    let mut assigner = Assigner::new(options);
+    let mut by_age: Vec<&Draft> = drafts.values().map(|draft| &**draft).collect();
+    by_age.sort_by_cached_key(|draft| {
         let (age, name) = draft.service.meta.age_order();
         let held = last.get(name).is_some_and(|running| holds(running, &draft.service));
         (age, !held, name)
     });
-    let kept: HashSet<_> =
-        by_age.into_iter().filter(|draft| assigner.take(draft)).map(|draft| draft.service.meta.name.clone()).collect();
-    let mut services = BTreeMap::new();
-    for (name, draft) in drafts.iter().filter(|(name, _)| kept.contains(*name)) {
-        if let Some(service) = assigner.complete(draft) {
-            services.insert(name.clone(), service);
-        }
+    let refused: HashSet<_> =
+        by_age.into_iter().filter(|draft| !assigner.take(draft)).map(|draft| &draft.service.meta.name).collect();
+    let mut assigned = Vec::with_capacity(drafts.len());
+    for (name, draft) in drafts.iter().filter(|(name, _)| !refused.contains(name)) {
+        assigned.extend(assigner.complete(draft).map(|assigned| (name.clone(), assigned)));
     }
-    (services, assigner.conflicts)
+    (assigned, assigner.conflicts)
 }
 
 struct Assigner<'a> {
     options: &'a LoadOptions,
+    /// The families that `--service-cidr` has a range of, the primary one first.
+    served: Vec<IpFamily>,
     ips: HashSet<IpAddr>,
     ports: HashSet<(Protocol, Port)>,
     conflicts: Vec<Conflict>,
 }
 
-impl Assigner<'_> {
+impl<'a> Assigner<'a> {
+    fn new(options: &'a LoadOptions) -> Self {
+        let mut served: Vec<IpFamily> = Vec::new();
+        for cidr in &options.service_cidrs {
+            let family = IpFamily::of(cidr.addr());
+            if !served.contains(&family) {
+                served.push(family);
+            }
+        }
+        Self { options, served, ips: HashSet::new(), ports: HashSet::new(), conflicts: Vec::new() }
+    }
+
     fn conflict(&mut self, draft: &Draft, field: &str, reason: String) {
         let (service, field) = (draft.service.meta.name.clone(), field.to_owned());
         self.conflicts.push(Conflict { service, field, reason });
@@ -77,11 +121,14 @@ impl Assigner<'_> {
             }
         }
         let range = self.options.node_port_range;
+        let mut own = HashSet::new();
         for (field, protocol, port) in explicit_ports(service) {
             if !range.contains(port) {
                 self.conflict(draft, &field, format!("{port} lies outside --node-port-range {range}"));
             } else if self.ports.contains(&(protocol, port)) {
                 self.conflict(draft, &field, format!("{port}/{protocol} belongs to another Service"));
+            } else if !own.insert((protocol, port)) {
+                self.conflict(draft, &field, format!("{port}/{protocol} is given twice"));
             }
         }
         let good = self.conflicts.len() == before;
@@ -92,34 +139,27 @@ impl Assigner<'_> {
         good
     }
 
-    fn complete(&mut self, draft: &Draft) -> Option<Service> {
-        let mut service = draft.service.clone();
-        service.ip_families = self.families(draft)?;
+    fn complete(&mut self, draft: &Draft) -> Option<Assigned> {
+        let service = &draft.service;
+        let ip_families = self.families(draft)?;
         let external_name = matches!(service.kind, ServiceKind::ExternalName(_));
-        if !draft.headless && !external_name {
-            self.cluster_ips(draft, &mut service)?;
-        }
+        let without = draft.headless || external_name;
+        let cluster_ips = if without { service.cluster_ips.clone() } else { self.cluster_ips(draft, &ip_families)? };
         let balanced = service.kind == ServiceKind::LoadBalancer;
-        if service.kind == ServiceKind::NodePort || balanced && draft.allocate_node_ports {
-            self.node_ports(draft, &mut service)?;
-        }
-        let health = &mut service.load_balancer.health_check_node_port;
-        if balanced && service.external_policy == TrafficPolicy::Local && health.is_none() {
+        let wanted = service.kind == ServiceKind::NodePort || balanced && draft.allocate_node_ports;
+        let named = || service.ports.iter().map(|port| port.node_port).collect();
+        let node_ports = if wanted { self.node_ports(draft)? } else { named() };
+        let mut health_check_node_port = service.load_balancer.health_check_node_port;
+        if balanced && service.external_policy == TrafficPolicy::Local && health_check_node_port.is_none() {
             let key = format!("{}/health", service.meta.name);
-            *health = Some(self.node_port(draft, "spec.healthCheckNodePort", &key, Protocol::Tcp)?);
+            health_check_node_port = Some(self.node_port(draft, "spec.healthCheckNodePort", &key, Protocol::Tcp)?);
         }
-        Some(service)
+        Some(Assigned { ip_families, cluster_ips, node_ports, health_check_node_port })
     }
 
     /// `ipFamilies` by policy: the families there are ranges for, the primary one first.
     fn families(&mut self, draft: &Draft) -> Option<Vec<IpFamily>> {
-        let mut served: Vec<IpFamily> = Vec::new();
-        for cidr in &self.options.service_cidrs {
-            let family = IpFamily::of(cidr.addr());
-            if !served.contains(&family) {
-                served.push(family);
-            }
-        }
+        let served = self.served.clone();
         let mut families = draft.service.ip_families.clone();
         // Endpoints of a headless Service without a selector may be of any family.
         let free = draft.headless && draft.service.selector.is_empty();
@@ -142,9 +182,11 @@ impl Assigner<'_> {
         Some(families)
     }
 
-    fn cluster_ips(&mut self, draft: &Draft, service: &mut Service) -> Option<()> {
-        for family in service.ip_families.clone() {
-            if service.cluster_ips.iter().any(|ip| IpFamily::of(*ip) == family) {
+    fn cluster_ips(&mut self, draft: &Draft, families: &[IpFamily]) -> Option<Vec<IpAddr>> {
+        let service = &draft.service;
+        let mut ips = service.cluster_ips.clone();
+        for family in families.iter().copied() {
+            if ips.iter().any(|ip| IpFamily::of(*ip) == family) {
                 continue;
             }
             let cidr = self.options.service_cidrs.iter().find(|cidr| IpFamily::of(cidr.addr()) == family).copied();
@@ -155,23 +197,25 @@ impl Assigner<'_> {
                 return None;
             };
             self.ips.insert(ip);
-            service.cluster_ips.push(ip);
+            ips.push(ip);
         }
-        Some(())
+        Some(ips)
     }
 
-    fn node_ports(&mut self, draft: &Draft, service: &mut Service) -> Option<()> {
-        let name = service.meta.name.clone();
-        for (index, port) in service.ports.iter_mut().enumerate() {
+    /// The node port of each port: the one that it names, else a free one.
+    fn node_ports(&mut self, draft: &Draft) -> Option<Vec<Option<Port>>> {
+        let mut node_ports = Vec::with_capacity(draft.service.ports.len());
+        for (index, port) in draft.service.ports.iter().enumerate() {
             if port.node_port.is_some() {
+                node_ports.push(port.node_port);
                 continue;
             }
             let field = format!("spec.ports[{index}].nodePort");
             // Without the protocol in the key, TCP and UDP of one number get one node port, as DNS wants it.
-            let key = format!("{name}/{}", port.port);
-            port.node_port = Some(self.node_port(draft, &field, &key, port.protocol)?);
+            let key = format!("{}/{}", draft.service.meta.name, port.port);
+            node_ports.push(Some(self.node_port(draft, &field, &key, port.protocol)?));
         }
-        Some(())
+        Some(node_ports)
     }
 
     fn node_port(&mut self, draft: &Draft, field: &str, key: &str, protocol: Protocol) -> Option<Port> {

@@ -31,6 +31,7 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
             affinity_seconds: None,
             publish_not_ready: false,
             traffic_distribution: None,
+            selection: None,
             load_balancer: LoadBalancerSpec::default(),
             status: Vec::new(),
         },
@@ -41,8 +42,22 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
 }
 
 fn run(drafts: &[Draft], options: &LoadOptions) -> (BTreeMap<ObjectName, Service>, Vec<Conflict>) {
-    let drafts = drafts.iter().map(|draft| (draft.service.meta.name.clone(), draft)).collect();
-    assign(&drafts, options, &BTreeMap::new())
+    complete(drafts, options, &BTreeMap::new())
+}
+
+fn complete(
+    drafts: &[Draft],
+    options: &LoadOptions,
+    last: &BTreeMap<ObjectName, Arc<Service>>,
+) -> (BTreeMap<ObjectName, Service>, Vec<Conflict>) {
+    let drafts: BTreeMap<_, _> = drafts.iter().map(|draft| (draft.service.meta.name.clone(), draft)).collect();
+    let (assigned, conflicts) = assign(&drafts, options, last);
+    let services = assigned.into_iter().map(|(name, assigned)| {
+        let service = assigned.clone().complete(drafts[&name]);
+        assert!(assigned.are_those_of(&service));
+        (name, service)
+    });
+    (services.collect(), conflicts)
 }
 
 fn options(cidrs: &[&str], range: &str) -> LoadOptions {
@@ -144,8 +159,7 @@ fn a_newcomer_throws_nothing_out() {
         let options = LoadOptions::default();
         let (before, _) = run(std::slice::from_ref(running), &options);
         let last = before.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
-        let drafts = [running, newcomer].map(|draft| (draft.service.meta.name.clone(), draft)).into();
-        let (services, conflicts) = assign(&drafts, &options, &last);
+        let (services, conflicts) = complete(&[running.clone(), newcomer.clone()], &options, &last);
         assert_eq!(services.keys().map(|name| &*name.name).collect::<Vec<_>>(), [expected]);
         assert_eq!(conflicts.len(), 1);
     };
@@ -211,4 +225,38 @@ fn node_ports_by_type_and_policy() {
     headless.service.kind = ServiceKind::ClusterIp;
     let headless = one(headless);
     assert_eq!((headless.cluster_ips.len(), headless.ports[0].node_port), (0, None));
+}
+
+#[test]
+fn health_check_ports_take_no_other_port() {
+    let local = |name: &str, node_port: Option<u16>, health: Option<u16>| {
+        let mut draft = draft(name, &[(Protocol::Tcp, 80)]);
+        draft.service.kind = ServiceKind::LoadBalancer;
+        draft.service.external_policy = TrafficPolicy::Local;
+        draft.service.ports[0].node_port = node_port.and_then(Port::new);
+        draft.service.load_balancer.health_check_node_port = health.and_then(Port::new);
+        draft
+    };
+    let options = options(&["10.96.0.0/12"], "30000-30005");
+    // Six ports, and what is named goes first, whatever the others' hashes point to.
+    let drafts = [local("a", None, None), local("b", None, Some(30003)), local("c", Some(30001), None)];
+    let (services, conflicts) = run(&drafts, &options);
+    assert_eq!(conflicts, []);
+    let ports = services.values().flat_map(|service| {
+        [service.ports[0].node_port.unwrap().get(), service.load_balancer.health_check_node_port.unwrap().get()]
+    });
+    let mut ports: Vec<_> = ports.collect();
+    assert_eq!((ports[3], ports[4]), (30003, 30001));
+    ports.sort_unstable();
+    assert_eq!(ports, [30000, 30001, 30002, 30003, 30004, 30005]);
+    assert_eq!(run(&drafts, &options).0, services, "the same set gives the same ports");
+
+    let check = |drafts: &[Draft], reason: &str| {
+        let (_, conflicts) = run(drafts, &options);
+        let found: Vec<_> = conflicts.iter().map(|at| (at.field.as_str(), at.reason.as_str())).collect();
+        assert_eq!(found, [("spec.healthCheckNodePort", reason)]);
+    };
+    check(&[local("a", Some(30001), Some(30001))], "30001/TCP is given twice");
+    check(&[local("a", Some(30001), None), local("b", None, Some(30001))], "30001/TCP belongs to another Service");
+    check(&[local("a", None, Some(80))], "80 lies outside --node-port-range 30000-30005");
 }

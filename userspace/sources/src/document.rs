@@ -82,6 +82,16 @@ impl Document {
         Self { file: Arc::clone(file), first_line, format, text, index: OnceLock::new() }
     }
 
+    /// The document as it is written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether both begin on the same line.
+    pub(crate) fn stands_where(&self, other: &Self) -> bool {
+        self.first_line == other.first_line
+    }
+
     /// The document as a tree; this is where syntax errors, repeated keys and runaway aliases are found.
     pub(crate) fn tree(&self) -> Result<Value, Complaint> {
         match self.format {
@@ -92,7 +102,9 @@ impl Document {
 
     fn yaml_tree(&self) -> Result<Value, Complaint> {
         bounds::check(&self.text).map_err(|(line, reason)| Complaint { line: self.line(line), field: None, reason })?;
-        let tree = serde_yaml::from_str(&self.text).and_then(merged);
+        let tree = serde_yaml::from_str(&self.text);
+        // Looking for merge keys takes a hash a mapping.
+        let tree = if self.text.contains("<<") { tree.and_then(merged) } else { tree };
         tree.map_err(|error| self.yaml_complaint(&error))
     }
 

@@ -1,7 +1,8 @@
 //! Which files of a directory are manifests, and their content.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs, io,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -11,8 +12,27 @@ use std::{
 
 use crate::limits;
 
-/// What a directory or a file given by name holds: paths in order, each with what `stat` says, links followed.
-pub(crate) type Listing = BTreeMap<PathBuf, io::Result<Stamp>>;
+/// What a directory or a file given by name holds: paths in order, each with what `stat` says, links followed. In one
+/// directory the order of texts is that of paths, and comparing thousands of paths by their components takes long.
+pub(crate) type Listing = BTreeMap<OsString, io::Result<Stamp>>;
+
+/// Which files to look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    /// All there are.
+    All,
+    /// Those that events named, where everything else is known to be as it was.
+    Files(&'a BTreeSet<PathBuf>),
+}
+
+impl Scope<'_> {
+    pub(crate) fn contains(&self, path: &Path) -> bool {
+        match self {
+            Self::All => true,
+            Self::Files(files) => files.contains(path),
+        }
+    }
+}
 
 /// Tells a changed file from an unchanged one without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,29 +65,46 @@ impl Stamp {
     }
 }
 
-/// Lists the manifests under a path: a directory's own files, not those of its folders, or the file itself.
-pub(crate) fn list(path: &Path) -> io::Result<Listing> {
+/// Lists the manifests in scope under a path: a directory's own files, not those of its folders, or the file itself.
+pub(crate) fn list(path: &Path, scope: Scope<'_>) -> io::Result<Listing> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_dir() {
-        return Ok(BTreeMap::from([(path.to_owned(), Ok(Stamp::of(&metadata)))]));
+        return Ok(BTreeMap::from([(path.into(), Ok(Stamp::of(&metadata)))]));
     }
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(is_manifest) {
-            continue;
+    let mut files = Listing::new();
+    match scope {
+        Scope::All => {
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                if entry.file_name().to_str().is_some_and(is_manifest) {
+                    files.extend(stat(entry.path()));
+                }
+            }
         }
-        let file = entry.path();
-        match fs::metadata(&file) {
-            Ok(metadata) if metadata.is_dir() => {}
-            // A pipe or a device would block the reader for ever.
-            Ok(metadata) if !metadata.is_file() => {}
-            found => {
-                files.insert(file, found.map(|metadata| Stamp::of(&metadata)));
+        Scope::Files(named) => {
+            let of_folder = |file: &&PathBuf| file.parent() == Some(path) && names_manifest(file);
+            for file in named.iter().filter(of_folder) {
+                // What is gone is not there, but a link that leads nowhere is a file that cannot be read.
+                if fs::symlink_metadata(file).is_ok() {
+                    files.extend(stat(file.clone()));
+                }
             }
         }
     }
     Ok(files)
+}
+
+fn stat(file: PathBuf) -> Option<(OsString, io::Result<Stamp>)> {
+    match fs::metadata(&file) {
+        // A pipe or a device would block the reader for ever.
+        Ok(metadata) if !metadata.is_file() => None,
+        found => Some((file.into(), found.map(|metadata| Stamp::of(&metadata)))),
+    }
+}
+
+/// Whether the file's name is that of a manifest.
+pub(crate) fn names_manifest(file: &Path) -> bool {
+    file.file_name().and_then(|name| name.to_str()).is_some_and(is_manifest)
 }
 
 /// Names of manifests; those of hidden files and of what editors leave behind are none.

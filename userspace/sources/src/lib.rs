@@ -4,14 +4,20 @@
 //! snapshots of `roadstead-model` in which names, ports, protocols and addresses are valid and everything is filled in that
 //! an API server would fill in. This is the only crate that names k8s-openapi and the YAML parser. It deliberately
 //! decides nothing about traffic: what is desired is said here, what follows from it elsewhere.
+//!
+//! A reading goes `files` (which files) -> `entries` (what of them changed) -> `parse` (documents, the unchanged ones reused) ->
+//! `convert` (checked objects) -> `merge` (by name, with `assign` and `slices`) -> snapshot. Every step leaves alone what did
+//! not change, so that one endpoint among ten thousand Services costs a few milliseconds; `examples/cold_start.rs` measures it.
 
 #![forbid(unsafe_code)]
 
 mod assign;
 mod bounds;
+mod claims;
 pub mod config;
 mod convert;
 mod document;
+mod entries;
 mod files;
 mod findings;
 mod flags;
@@ -20,8 +26,10 @@ mod locate;
 mod merge;
 mod names;
 mod object;
+mod parallel;
 mod parse;
 mod pods;
+mod slices;
 mod source;
 mod status;
 mod store;

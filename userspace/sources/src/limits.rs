@@ -11,21 +11,9 @@ pub(crate) const DOCUMENTS: usize = 100_000;
 
 /// Warns of every field of the Service that has no effect yet.
 pub(crate) fn warn(service: &Service, findings: &mut Findings) {
-    if service.affinity_seconds.is_some() {
-        findings.warn("spec.sessionAffinity", "ClientIP is not honoured yet, each connection is balanced by itself");
-    }
     for (index, port) in service.ports.iter().enumerate() {
         if port.protocol == Protocol::Sctp {
             findings.warn(format_args!("spec.ports[{index}].protocol"), "SCTP is not balanced yet");
         }
-    }
-    if !service.load_balancer.source_ranges.is_empty() {
-        findings.warn("spec.loadBalancerSourceRanges", "not honoured yet, every source is let in");
-    }
-    if service.traffic_distribution.is_some() {
-        findings.warn("spec.trafficDistribution", "not honoured yet, traffic is spread over all endpoints");
-    }
-    if service.load_balancer.health_check_node_port.is_some() {
-        findings.warn("spec.healthCheckNodePort", "the health check is not served yet");
     }
 }

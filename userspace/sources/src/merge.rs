@@ -1,197 +1,329 @@
-//! All objects to one snapshot: doubles, assignment, endpoints, status; what did not change stays the same `Arc`.
+//! All objects to one snapshot: doubles, assignment, endpoints, status.
+//!
+//! What was merged is kept by name, and a change of files touches only the names in them: one endpoint among thousands of
+//! Services costs what that endpoint costs. What comes out depends on the files alone, not on the order of changes, but for
+//! the rules by which a newcomer throws nothing out; a test compares both ways.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use roadstead_model::{ObjectName, Problem, Service, SliceOrigin, Snapshot};
+use roadstead_model::{EndpointSlice, ObjectName, Problem, Service, Severity, Snapshot};
 
 use crate::{
-    assign::assign,
+    assign::{Assigned, Conflict, assign},
+    claims::{Claims, FileId},
     findings::Finding,
     flags::LoadOptions,
-    object::{Draft, Key, Kind, Object, Parsed, Pod},
-    parse::found,
-    pods,
+    object::{Draft, Key, Kind, Object, Parsed},
+    parse::{ParsedFile, found},
+    pods::{self, Label, Pods},
+    slices::slices,
     status::Statuses,
 };
 
-/// Which file each object was taken from last: it goes on to hold the name when another file claims that too.
-pub(crate) type Holders = HashMap<Key, Arc<Path>>;
-
-/// Builds the snapshot that follows the last one; its generation is the last one's, the caller raises it on a change.
-pub(crate) fn merge<'a>(
-    objects: impl Iterator<Item = &'a Parsed>,
-    statuses: &Statuses,
-    options: &LoadOptions,
-    last: &Snapshot,
-    holders: &mut Holders,
-) -> Snapshot {
-    let mut merge = Merge {
-        next: Snapshot { generation: last.generation, synced: last.synced, ..Snapshot::default() },
-        last,
-        first: HashMap::new(),
-        drafts: BTreeMap::new(),
-        pods: Vec::new(),
-    };
-    let objects: Vec<_> = objects.collect();
-    merge.choose(&objects, holders);
-    for parsed in objects {
-        merge.add(parsed, statuses);
-    }
-    *holders = merge.first.iter().map(|(key, at)| ((*key).clone(), Arc::clone(&at.origin.document.file))).collect();
-    merge.services(statuses, options);
-    merge.slices();
-    merge.pod_slices();
-    merge.next.problems.sort_by(|one, other| one.place.cmp(&other.place));
-    merge.next
+/// A file that was read anew, came or went.
+pub(crate) struct Change {
+    pub(crate) file: FileId,
+    pub(crate) old: Option<Arc<ParsedFile>>,
+    pub(crate) new: Option<Arc<ParsedFile>>,
 }
 
-/// Whether consumers would see no difference; generations are not compared.
-pub(crate) fn is_same(one: &Snapshot, other: &Snapshot) -> bool {
-    one.synced == other.synced
-        && one.services == other.services
-        && one.slices == other.slices
-        && one.nodes == other.nodes
-        && one.namespaces == other.namespaces
-        && one.ingresses == other.ingresses
-        && one.ingress_classes == other.ingress_classes
-        && one.secrets == other.secrets
-        && one.config_maps == other.config_maps
-        && one.pools == other.pools
-        && one.l2_advertisements == other.l2_advertisements
-        && one.problems == other.problems
+/// All objects, by name and by what they belong to.
+#[derive(Default)]
+pub(crate) struct Merge {
+    names: HashMap<Key, Claims>,
+    /// Names that several objects claim.
+    doubles: BTreeSet<Key>,
+    drafts: BTreeMap<ObjectName, Arc<Draft>>,
+    /// Slices by the Service that they name and the object that they stand in.
+    slices: HashMap<ObjectName, BTreeMap<Key, Vec<Arc<EndpointSlice>>>>,
+    pods: Pods,
+    statuses: Statuses,
+    conflicts: Vec<Conflict>,
 }
 
-struct Merge<'a> {
+/// One update on its way: the next snapshot, and what is to be looked at again.
+struct Pass {
     next: Snapshot,
-    last: &'a Snapshot,
-    /// The object that counts of each name; others are doubles.
-    first: HashMap<&'a Key, &'a Parsed>,
-    drafts: BTreeMap<ObjectName, &'a Draft>,
-    pods: Vec<Arc<Pod>>,
+    changed: bool,
+    /// Services whose draft is another one.
+    edited: BTreeSet<ObjectName>,
+    /// Services to assign anew, for a draft or a status is another one.
+    assign: bool,
+    /// Services whose slices are to be made anew.
+    stale: BTreeSet<ObjectName>,
+    /// Labels of Pods that came, went or are others.
+    labels: HashSet<Label>,
+    /// Zones of nodes may be others.
+    zones: bool,
 }
 
-impl<'a> Merge<'a> {
-    /// The first object of each name counts, unless the file that held the name before still has one.
-    fn choose(&mut self, objects: &[&'a Parsed], holders: &Holders) {
-        for parsed in objects {
-            let holds = |at: &Parsed| holders.get(&at.key) == Some(&at.origin.document.file);
-            let first = self.first.entry(&parsed.key).or_insert(parsed);
-            if holds(parsed) && !holds(first) {
-                *first = parsed;
+impl Merge {
+    /// Takes in what changed; the snapshot that follows the last one, with the problems between objects, and whether its
+    /// objects differ. The caller raises the generation.
+    pub(crate) fn update(
+        &mut self,
+        changes: &[Change],
+        statuses: Option<Statuses>,
+        options: &LoadOptions,
+        last: &Snapshot,
+    ) -> (Snapshot, bool) {
+        let mut pass = Pass {
+            next: Snapshot { problems: Vec::new(), ..last.clone() },
+            changed: false,
+            edited: BTreeSet::new(),
+            assign: false,
+            stale: BTreeSet::new(),
+            labels: HashSet::new(),
+            zones: false,
+        };
+        self.claim(changes, &mut pass);
+        if let Some(statuses) = statuses.filter(|statuses| *statuses != self.statuses) {
+            self.statuses = statuses;
+            pass.assign = true;
+            self.ingress_statuses(&mut pass);
+        }
+        if pass.assign {
+            self.services(options, &mut pass);
+        }
+        self.endpoints(&mut pass);
+        self.problems(&mut pass.next.problems);
+        (pass.next, pass.changed)
+    }
+
+    fn claim(&mut self, changes: &[Change], pass: &mut Pass) {
+        let mut touched = HashSet::new();
+        for Change { file, old, new } in changes {
+            for parsed in old.iter().flat_map(|file| &file.objects) {
+                touched.insert(&parsed.key);
+                if let Some(claims) = self.names.get_mut(&parsed.key) {
+                    claims.remove(file);
+                }
+            }
+            for parsed in new.iter().flat_map(|file| &file.objects) {
+                touched.insert(&parsed.key);
+                match self.names.get_mut(&parsed.key) {
+                    Some(claims) => claims.add(file, parsed),
+                    None => self.names.entry(parsed.key.clone()).or_default().add(file, parsed),
+                }
             }
         }
+        for key in touched {
+            self.settle(key, pass);
+        }
     }
 
-    fn add(&mut self, parsed: &'a Parsed, statuses: &Statuses) {
-        let key = &parsed.key;
-        if let Some(first) = self.first.get(key).filter(|first| !std::ptr::eq(**first, parsed)) {
-            let place = first.origin.place("");
-            let reason = format!("is defined already at {}:{}", place.file.display(), place.line);
-            self.report(parsed, "metadata.name", reason);
-            return;
+    fn settle(&mut self, key: &Key, pass: &mut Pass) {
+        let Some(claims) = self.names.get_mut(key) else { return };
+        let settled = claims.settle();
+        if claims.are_many() {
+            self.doubles.insert(key.clone());
+        } else {
+            self.doubles.remove(key);
         }
-        let (name, next, last) = (&key.name, &mut self.next, self.last);
-        let plain = || name.name.to_string();
-        match &parsed.object {
-            Object::Service(draft) => {
-                self.drafts.insert(name.clone(), draft);
+        if claims.is_empty() {
+            self.names.remove(key);
+        }
+        let Some((old, new)) = settled else { return };
+        pass.changed |= !matches!(key.kind, Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod);
+        if let Some(old) = &old {
+            self.withdraw(key, old, pass);
+        }
+        if let Some(new) = &new {
+            self.insert(key, new, pass);
+        }
+    }
+
+    fn withdraw(&mut self, key: &Key, object: &Object, pass: &mut Pass) {
+        let (name, next) = (&key.name, &mut pass.next);
+        let plain = &*name.name;
+        match object {
+            Object::Service(_) => {
+                self.drafts.remove(name);
+                pass.edited.insert(name.clone());
+                pass.assign = true;
             }
             Object::Slices(slices) => {
                 for slice in slices {
-                    next.slices.entry(slice.service.clone()).or_default().push(Arc::clone(slice));
+                    if let Some(named) = self.slices.get_mut(&slice.service) {
+                        named.remove(key);
+                    }
+                    pass.stale.insert(slice.service.clone());
                 }
             }
-            Object::Pod(pod) => self.pods.push(Arc::clone(pod)),
-            Object::Node(node) => keep(&mut next.nodes, &last.nodes, plain(), node),
-            Object::Namespace(object) => keep(&mut next.namespaces, &last.namespaces, plain(), object),
+            Object::Pod(pod) => {
+                self.pods.remove(pod);
+                pass.labels.extend(pods::labels(&name.namespace, &pod.labels));
+            }
+            Object::Node(node) => {
+                pass.zones |= node.zone().is_some();
+                next.nodes.remove(plain);
+            }
+            Object::Namespace(_) => drop(next.namespaces.remove(plain)),
+            Object::Ingress(_) => drop(next.ingresses.remove(name)),
+            Object::IngressClass(_) => drop(next.ingress_classes.remove(plain)),
+            Object::Secret(_) => drop(next.secrets.remove(name)),
+            Object::ConfigMap(_) => drop(next.config_maps.remove(name)),
+            Object::Pool(_) => drop(next.pools.remove(name)),
+            Object::L2Advertisement(_) => drop(next.l2_advertisements.remove(name)),
+        }
+    }
+
+    fn insert(&mut self, key: &Key, object: &Object, pass: &mut Pass) {
+        let (name, next) = (key.name.clone(), &mut pass.next);
+        let plain = name.name.to_string();
+        match object {
+            Object::Service(draft) => {
+                self.drafts.insert(name.clone(), Arc::clone(draft));
+                pass.edited.insert(name);
+                pass.assign = true;
+            }
+            Object::Slices(slices) => {
+                for slice in slices {
+                    let named = self.slices.entry(slice.service.clone()).or_default();
+                    named.entry(key.clone()).or_default().push(Arc::clone(slice));
+                    pass.stale.insert(slice.service.clone());
+                }
+            }
+            Object::Pod(pod) => {
+                self.pods.insert(pod);
+                pass.labels.extend(pods::labels(&name.namespace, &pod.labels));
+            }
+            Object::Node(node) => {
+                pass.zones |= node.zone().is_some();
+                next.nodes.insert(plain, Arc::clone(node));
+            }
+            Object::Namespace(object) => drop(next.namespaces.insert(plain, Arc::clone(object))),
             Object::Ingress(ingress) => {
-                let mut ingress = Arc::clone(ingress);
-                if let Some(entries) = statuses.of(Kind::Ingress, name) {
-                    Arc::make_mut(&mut ingress).status = entries.iter().map(|entry| entry.ip).collect();
-                }
-                keep(&mut next.ingresses, &last.ingresses, name.clone(), &ingress);
+                let ingress = self.statuses.ingress(&name, ingress);
+                next.ingresses.insert(name, ingress);
             }
-            Object::IngressClass(class) => keep(&mut next.ingress_classes, &last.ingress_classes, plain(), class),
-            Object::Secret(secret) => keep(&mut next.secrets, &last.secrets, name.clone(), secret),
-            Object::ConfigMap(object) => keep(&mut next.config_maps, &last.config_maps, name.clone(), object),
-            Object::Pool(pool) => keep(&mut next.pools, &last.pools, name.clone(), pool),
-            Object::L2Advertisement(object) => {
-                keep(&mut next.l2_advertisements, &last.l2_advertisements, name.clone(), object);
+            Object::IngressClass(class) => drop(next.ingress_classes.insert(plain, Arc::clone(class))),
+            Object::Secret(secret) => drop(next.secrets.insert(name, Arc::clone(secret))),
+            Object::ConfigMap(object) => drop(next.config_maps.insert(name, Arc::clone(object))),
+            Object::Pool(pool) => drop(next.pools.insert(name, Arc::clone(pool))),
+            Object::L2Advertisement(object) => drop(next.l2_advertisements.insert(name, Arc::clone(object))),
+        }
+    }
+
+    fn ingress_statuses(&self, pass: &mut Pass) {
+        for (name, running) in &mut pass.next.ingresses {
+            let claims = self.names.get(&Key { kind: Kind::Ingress, name: name.clone() });
+            let Some(Object::Ingress(object)) = claims.and_then(Claims::used) else { continue };
+            let ingress = self.statuses.ingress(name, object);
+            if *running != ingress {
+                *running = ingress;
+                pass.changed = true;
             }
         }
     }
 
-    fn report(&mut self, parsed: &Parsed, field: &str, reason: String) {
-        let severity = roadstead_model::Severity::Error;
-        let finding = Finding { severity, field: field.to_owned(), reason };
-        let problem: Problem = found(&parsed.key, &parsed.origin, &finding);
-        self.next.problems.push(problem);
-    }
-
-    fn services(&mut self, statuses: &Statuses, options: &LoadOptions) {
-        let (services, conflicts) = assign(&self.drafts, options, &self.last.services);
-        for conflict in conflicts {
-            let key = Key { kind: Kind::Service, name: conflict.service };
-            if let Some(parsed) = self.first.get(&key).copied() {
-                self.report(parsed, &conflict.field, conflict.reason);
+    fn services(&mut self, options: &LoadOptions, pass: &mut Pass) {
+        let last = std::mem::take(&mut pass.next.services);
+        let (assigned, conflicts) = assign(&self.drafts, options, &last);
+        self.conflicts = conflicts;
+        let mut services = Vec::with_capacity(assigned.len());
+        let mut known = 0;
+        for (name, assigned) in assigned {
+            let Some(draft) = self.drafts.get(&name) else { continue };
+            let running = last.get(&name);
+            known += usize::from(running.is_some());
+            let kept = running.filter(|_| !pass.edited.contains(&name));
+            let service = self.service(draft, assigned, running, kept);
+            if running.is_none_or(|running| !Arc::ptr_eq(running, &service)) {
+                pass.changed = true;
+                pass.stale.insert(name.clone());
             }
+            services.push((name, service));
         }
-        for (name, mut service) in services {
-            if let Some(entries) = statuses.of(Kind::Service, &name) {
-                service.status = entries.to_vec();
-            }
-            keep(&mut self.next.services, &self.last.services, name, &Arc::new(service));
-        }
-    }
-
-    /// Slices of their own go before the mirrored Endpoints of the same Service, which a dump of a cluster holds as well.
-    fn slices(&mut self) {
-        for (service, slices) in &mut self.next.slices {
-            if slices.iter().any(|slice| slice.origin == SliceOrigin::EndpointSlice) {
-                slices.retain(|slice| slice.origin == SliceOrigin::EndpointSlice);
-            }
-            slices.sort_by(|one, other| one.meta.name.cmp(&other.meta.name));
-            let last = self.last.slices_of(service);
-            for slice in slices.iter_mut() {
-                if let Some(same) = last.iter().find(|old| *old == slice) {
-                    *slice = Arc::clone(same);
-                }
-            }
+        // In order of names already: nothing is sorted.
+        pass.next.services = services.into_iter().collect();
+        if known < last.len() {
+            pass.changed = true;
+            pass.stale.extend(last.into_keys().filter(|name| !pass.next.services.contains_key(name)));
         }
     }
 
-    fn pod_slices(&mut self) {
-        let zones: BTreeMap<_, _> =
-            self.next.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.zone()?.to_owned()))).collect();
-        let mut by_namespace: HashMap<&str, Vec<Arc<Pod>>> = HashMap::new();
-        for pod in &self.pods {
-            by_namespace.entry(&pod.name.namespace).or_default().push(Arc::clone(pod));
+    /// The Service as it is now: the running one where that says the same, which needs no look at all of it where the draft is
+    /// the one that it was made from (`kept`).
+    fn service(
+        &self,
+        draft: &Draft,
+        assigned: Assigned,
+        running: Option<&Arc<Service>>,
+        kept: Option<&Arc<Service>>,
+    ) -> Arc<Service> {
+        let status = self.statuses.of(Kind::Service, &draft.service.meta.name).unwrap_or(&draft.service.status);
+        if let Some(kept) = kept.filter(|kept| assigned.are_those_of(kept) && kept.status == status) {
+            return Arc::clone(kept);
         }
-        let wanting = |service: &&Arc<Service>| !service.selector.is_empty();
-        for service in self.next.services.values().filter(wanting) {
-            let name = &service.meta.name;
-            let Some(pods) = by_namespace.get(&*name.namespace).filter(|_| !self.next.slices.contains_key(name)) else {
+        let service = Service { status: status.to_vec(), ..assigned.complete(draft) };
+        match running.filter(|running| ***running == service) {
+            Some(running) => Arc::clone(running),
+            None => Arc::new(service),
+        }
+    }
+
+    /// Services whose slices depend on the Pods or the zones of nodes that changed.
+    fn concerned<'a>(&'a self, pass: &'a Pass) -> impl Iterator<Item = &'a ObjectName> {
+        let none = !pass.zones && pass.labels.is_empty();
+        let services = Some(&pass.next.services).filter(|_| !none);
+        let concerned = |(name, service): &(&ObjectName, &Arc<Service>)| {
+            let named = self.slices.get(*name).is_some_and(|named| !named.is_empty());
+            let zones = pass.zones && (service.traffic_distribution.is_some() || !named);
+            let mut selector = pods::labels(&name.namespace, &service.selector);
+            zones || !named && !service.selector.is_empty() && selector.all(|label| pass.labels.contains(&label))
+        };
+        services.into_iter().flatten().filter(concerned).map(|(name, _)| name)
+    }
+
+    fn endpoints(&self, pass: &mut Pass) {
+        let concerned: Vec<_> = self.concerned(pass).cloned().collect();
+        pass.stale.extend(concerned);
+        let next = &mut pass.next;
+        for name in &pass.stale {
+            let named = self.slices.get(name).into_iter().flat_map(|named| named.values().flatten());
+            let last = next.slices_of(name);
+            let slices =
+                slices(next.services.get(name).map(|service| &**service), named, &self.pods, &next.nodes, last);
+            if last.len() == slices.len() && last.iter().zip(&slices).all(|(old, new)| Arc::ptr_eq(old, new)) {
                 continue;
-            };
-            let last = self.last.slices_of(name);
-            let slices: Vec<_> = pods::slices(service, pods, &zones)
-                .into_iter()
-                .map(|slice| last.iter().find(|old| ***old == slice).cloned().unwrap_or_else(|| Arc::new(slice)))
-                .collect();
-            if !slices.is_empty() {
-                self.next.slices.insert(name.clone(), slices);
+            }
+            pass.changed = true;
+            if slices.is_empty() {
+                next.slices.remove(name);
+            } else {
+                next.slices.insert(name.clone(), slices);
+            }
+        }
+    }
+
+    /// The problems that objects have with each other.
+    fn problems(&self, problems: &mut Vec<Problem>) {
+        for claims in self.doubles.iter().filter_map(|key| self.names.get(key)) {
+            let Some(first) = claims.chosen() else { continue };
+            let place = first.origin.place("");
+            for parsed in claims.others() {
+                let reason = format!("is defined already at {}:{}", place.file.display(), place.line);
+                problems.push(problem(parsed, "metadata.name", reason));
+            }
+        }
+        for conflict in &self.conflicts {
+            let key = Key { kind: Kind::Service, name: conflict.service.clone() };
+            if let Some(parsed) = self.names.get(&key).and_then(Claims::chosen) {
+                problems.push(problem(parsed, &conflict.field, conflict.reason.clone()));
             }
         }
     }
 }
 
-/// Inserts the object, as the last snapshot's `Arc` where it is equal.
-fn keep<K: Ord, T: PartialEq>(next: &mut BTreeMap<K, Arc<T>>, last: &BTreeMap<K, Arc<T>>, name: K, object: &Arc<T>) {
-    let same = last.get(&name).filter(|old| Arc::ptr_eq(old, object) || *old == object);
-    let object = Arc::clone(same.unwrap_or(object));
-    next.insert(name, object);
+fn problem(parsed: &Parsed, field: &str, reason: String) -> Problem {
+    let finding = Finding { severity: Severity::Error, field: field.to_owned(), reason };
+    found(&parsed.key, &parsed.origin, &finding)
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

@@ -73,7 +73,7 @@ pub(crate) struct Parsed {
 }
 
 /// An object, checked by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Service(Arc<Draft>),
     /// One slice for an EndpointSlice, one a subset and family for Endpoints; none where it belongs to no Service.

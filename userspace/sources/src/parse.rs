@@ -1,6 +1,11 @@
 //! One file's text to objects and problems; nothing here knows other files.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
 
 use roadstead_model::{ObjectName, ObjectRef, Place, Problem, Severity};
 use serde_yaml::Value;
@@ -25,42 +30,137 @@ pub(crate) struct ParsedFile {
     pub(crate) broken: Vec<Key>,
     /// A part of the file could not be read far enough to say what it names.
     pub(crate) unreadable: bool,
+    /// Documents without a problem, and which of the objects are theirs: the same text gives the same objects again.
+    clean: Vec<(Arc<Document>, Range<usize>)>,
 }
 
-/// Reads a file's content.
-pub(crate) fn parse(file: &Arc<Path>, content: &[u8]) -> ParsedFile {
-    let mut parsed = ParsedFile::default();
+/// A file's content, split into what is known already and what is to be parsed.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pieces: Vec<Piece>,
+    /// Where the content is not even split, why.
+    refusal: Option<Problem>,
+}
+
+enum Piece {
+    /// A document of the file's last version, with its objects.
+    Known(Arc<Document>, Vec<Parsed>),
+    Fresh(Arc<Document>),
+}
+
+/// Splits a file's content and looks up its documents in what the file held before.
+pub(crate) fn plan(file: &Arc<Path>, content: &[u8], last: Option<&ParsedFile>) -> Plan {
+    let refuse = |line: usize, reason: &str| {
+        let place = Place { file: file.to_path_buf(), line };
+        Plan { refusal: Some(problem(Severity::Error, place, None, None, reason)), ..Plan::default() }
+    };
     let text = match std::str::from_utf8(content) {
         Ok(text) => text,
         Err(error) => {
             let good = content.get(..error.valid_up_to()).unwrap_or_default();
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-            parsed.unreadable(Place { file: file.to_path_buf(), line }, "is not UTF-8");
-            return parsed;
+            return refuse(1 + good.iter().filter(|byte| **byte == b'\n').count(), "is not UTF-8");
         }
     };
     let json = file.extension().is_some_and(|extension| extension == "json");
     let format = if json { Format::Json } else { Format::Yaml };
     let documents = split(file, format, text, limits::DOCUMENTS);
     if documents.len() > limits::DOCUMENTS {
-        let place = Place { file: file.to_path_buf(), line: 1 };
-        parsed.unreadable(place, &format!("holds more than {} documents", limits::DOCUMENTS));
-        return parsed;
+        return refuse(1, &format!("holds more than {} documents", limits::DOCUMENTS));
     }
-    for document in documents {
-        parsed.document(document);
+    let known: HashMap<_, _> = last
+        .into_iter()
+        .flat_map(ParsedFile::clean)
+        .map(|(document, objects)| (document.text(), (document, objects)))
+        .collect();
+    let piece = |document: Document| match known.get(document.text()) {
+        Some((same, objects)) if same.stands_where(&document) => Piece::Known(Arc::clone(same), objects.to_vec()),
+        Some((_, objects)) => {
+            let document = Arc::new(document);
+            let moved = |parsed: &Parsed| Parsed {
+                origin: Origin { document: Arc::clone(&document), item: parsed.origin.item },
+                ..parsed.clone()
+            };
+            Piece::Known(Arc::clone(&document), objects.iter().map(moved).collect())
+        }
+        None => Piece::Fresh(Arc::new(document)),
+    };
+    Plan { pieces: documents.into_iter().map(piece).collect(), refusal: None }
+}
+
+impl Plan {
+    /// The documents that are to be parsed.
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = &Arc<Document>> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Known(..) => None,
+            Piece::Fresh(document) => Some(document),
+        })
     }
+
+    /// The file as a whole, with what became of the documents that were to be parsed, in their order.
+    pub(crate) fn finish(self, parsed: &mut impl Iterator<Item = ParsedFile>) -> ParsedFile {
+        let mut file = ParsedFile { unreadable: self.refusal.is_some(), ..ParsedFile::default() };
+        file.problems.extend(self.refusal);
+        for piece in self.pieces {
+            match piece {
+                Piece::Known(document, objects) => file.add_clean(document, objects),
+                Piece::Fresh(document) => {
+                    let Some(parsed) = parsed.next() else { break };
+                    file.add(document, parsed);
+                }
+            }
+        }
+        file
+    }
+}
+
+/// Parses one document.
+pub(crate) fn parse_document(document: &Arc<Document>) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
+    parsed.document(document);
     parsed
 }
 
+/// Reads a file's content on this thread.
+fn parse(file: &Arc<Path>, content: &[u8]) -> ParsedFile {
+    let plan = plan(file, content, None);
+    let parsed: Vec<_> = plan.fresh().map(parse_document).collect();
+    plan.finish(&mut parsed.into_iter())
+}
+
 impl ParsedFile {
-    fn unreadable(&mut self, place: Place, reason: &str) {
-        self.unreadable = true;
-        self.problems.push(problem(Severity::Error, place, None, None, reason));
+    fn clean(&self) -> impl Iterator<Item = (&Arc<Document>, &[Parsed])> {
+        self.clean.iter().filter_map(|(document, range)| Some((document, self.objects.get(range.clone())?)))
     }
 
-    fn document(&mut self, document: Document) {
-        let origin = Origin { document: Arc::new(document), item: None };
+    fn add_clean(&mut self, document: Arc<Document>, objects: Vec<Parsed>) {
+        let start = self.objects.len();
+        self.objects.extend(objects);
+        self.clean.push((document, start..self.objects.len()));
+    }
+
+    fn add(&mut self, document: Arc<Document>, parsed: Self) {
+        if parsed.problems.is_empty() && parsed.broken.is_empty() && !parsed.unreadable {
+            return self.add_clean(document, parsed.objects);
+        }
+        self.objects.extend(parsed.objects);
+        self.problems.extend(parsed.problems);
+        self.broken.extend(parsed.broken);
+        self.unreadable |= parsed.unreadable;
+    }
+
+    /// Keeps what the file no longer gives in a good version in its last good one.
+    pub(crate) fn keep(&mut self, last: &Self) {
+        if self.broken.is_empty() && !self.unreadable {
+            return;
+        }
+        let known: HashSet<_> = self.objects.iter().map(|object| &object.key).collect();
+        let lost = |old: &&Parsed| !known.contains(&old.key) && (self.unreadable || self.broken.contains(&old.key));
+        let kept: Vec<_> = last.objects.iter().filter(lost).cloned().collect();
+        self.objects.extend(kept);
+    }
+
+    fn document(&mut self, document: &Arc<Document>) {
+        let origin = Origin { document: Arc::clone(document), item: None };
         match origin.document.tree() {
             Ok(Value::Null) => {}
             Ok(tree) => self.root(&tree, &origin),

@@ -1,6 +1,9 @@
 //! What one document becomes: the rules of each kind by example, and arbitrary bytes without a panic.
 
+use roadstead_model::Selection;
+
 use super::*;
+use crate::object::Object;
 
 /// Every kind, and most of the fields that are read.
 const ALL: &str = include_str!("../tests/all.yaml");
@@ -91,10 +94,13 @@ fn services_are_refused_as_by_an_api_server() {
         &with("externalTrafficPolicy: Local"),
         &["externalTrafficPolicy: may only be set for a Service that is reachable from outside"],
     );
+    check_service(&with("sessionAffinity: ClientIP"), &[]);
+    check_service(&with("trafficDistribution: PreferSameNode"), &[]);
     check_service(
-        &with("sessionAffinity: ClientIP"),
-        &["~sessionAffinity: ClientIP is not honoured yet, each connection is balanced by itself"],
+        &with("trafficDistribution: PreferFar"),
+        &["trafficDistribution: \"PreferFar\" is not known, expected PreferClose or PreferSameZone or PreferSameNode"],
     );
+    check_service("ports: [{port: 80, protocol: SCTP}]", &["~ports[0].protocol: SCTP is not balanced yet"]);
     check_service(
         &with("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}"),
         &["sessionAffinityConfig.clientIP.timeoutSeconds: must be 1 to 86400 seconds"],
@@ -103,10 +109,61 @@ fn services_are_refused_as_by_an_api_server() {
         &with("loadBalancerSourceRanges: [10.0.0.0/8]"),
         &["loadBalancerSourceRanges: may only be set for type LoadBalancer"],
     );
+    check_service(&with("type: LoadBalancer, loadBalancerSourceRanges: [' 10.0.0.0/8', \"2001:db8::/32\\t\"]"), &[]);
+    check_service(
+        &with("type: LoadBalancer, loadBalancerSourceRanges: [10.0.0.1, ' ', 10.0.0.0/33]"),
+        &[
+            "loadBalancerSourceRanges[0]: \"10.0.0.1\" is no CIDR such as 192.0.2.0/24",
+            "loadBalancerSourceRanges[1]: \" \" is no CIDR such as 192.0.2.0/24",
+            "loadBalancerSourceRanges[2]: \"10.0.0.0/33\" is no CIDR such as 192.0.2.0/24",
+        ],
+    );
+    let health = "healthCheckNodePort: may only be set for type LoadBalancer with externalTrafficPolicy Local";
+    check_service(&with("type: LoadBalancer, healthCheckNodePort: 30000"), &[health]);
+    check_service(&with("type: NodePort, externalTrafficPolicy: Local, healthCheckNodePort: 30000"), &[health]);
+    check_service(&with("type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30000"), &[]);
     check_service(
         "type: ExternalName, externalName: A_b",
         &["externalName: \"A_b\" must be a DNS name: labels of a-z, 0-9 and '-' joined by '.', at most 253 characters"],
     );
+}
+
+fn objects(text: &str) -> Vec<Object> {
+    let parsed = parse(&Arc::from(Path::new("f.yaml")), text.as_bytes());
+    assert_eq!(parsed.problems, [], "{text}");
+    parsed.objects.into_iter().map(|parsed| parsed.object).collect()
+}
+
+#[test]
+fn the_selection_of_backends_is_an_annotation() {
+    let text = |value: &str| {
+        let annotations = format!("annotations: {{roadstead.dev/load-balancing: {value}}}");
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  {annotations}\nspec: {{ports: [{{port: 80}}]}}\n"
+        )
+    };
+    for selection in [Selection::Random, Selection::Maglev] {
+        let found = objects(&text(selection.as_str()));
+        assert!(matches!(&found[..], [Object::Service(draft)] if draft.service.selection == Some(selection)));
+    }
+    assert_eq!(
+        problems(&text("Maglev")),
+        [
+            "5: error: Service default/web: metadata.annotations[roadstead.dev/load-balancing]: \"Maglev\" is not known, expected random or maglev"
+        ]
+    );
+}
+
+#[test]
+fn nodes_tell_that_they_are_going() {
+    let check = |metadata: &str, spec: &str, expected: bool| {
+        let text = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n{metadata}}}\nspec: {{{spec}}}\n");
+        assert!(matches!(&objects(&text)[..], [Object::Node(node)] if node.is_going == expected), "{text}");
+    };
+    check("", "", false);
+    check(", deletionTimestamp: 2026-01-01T00:00:00Z", "", true);
+    check("", "taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule, value: '1700000000'}]", true);
+    check("", "taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]", false);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -20,6 +20,7 @@ use roadstead_model::{Problem, Severity, Snapshot};
 use tokio::sync::watch;
 
 use crate::{
+    files::{Scope, names_manifest},
     flags::SourceFlags,
     status,
     store::Store,
@@ -100,7 +101,7 @@ pub fn start(flags: &SourceFlags) -> Result<Source, SourceError> {
     // Before the first reading, so that no change falls between the two.
     watches.renew();
     let mut store = Store::new(flags.manifests.clone(), flags.options());
-    store.scan(&BTreeSet::new());
+    let unsettled = store.scan(&BTreeSet::new(), Scope::All).unsettled;
     let mut told = Told::default();
     told.tell(store.snapshot());
     let (sender, snapshots) = watch::channel(Arc::clone(store.snapshot()));
@@ -110,6 +111,9 @@ pub fn start(flags: &SourceFlags) -> Result<Source, SourceError> {
         store,
         watches,
         writers: BTreeMap::new(),
+        touched: unsettled,
+        whole: false,
+        patrolled: Instant::now(),
         told,
         sender,
         #[cfg(test)]
@@ -161,6 +165,12 @@ struct Reader {
     watches: Watches,
     /// Files that were written to and not closed since, with the time of the last write.
     writers: BTreeMap<PathBuf, Instant>,
+    /// Files to look at next, because of an event or because they had not settled.
+    touched: BTreeSet<PathBuf>,
+    /// Everything is to be looked at next.
+    whole: bool,
+    /// When everything was looked at last.
+    patrolled: Instant,
     told: Told,
     sender: watch::Sender<Arc<Snapshot>>,
     #[cfg(test)]
@@ -207,11 +217,18 @@ impl Reader {
             Ok(event) => event,
             Err(error) => {
                 tracing::debug!(%error, "watching failed");
+                self.whole = true;
                 return;
             }
         };
+        self.whole |= event.need_rescan() || event.paths.is_empty();
         for path in event.paths {
             let path = self.watches.as_given(path);
+            if !names_manifest(&path) || self.watches.is_folder(&path) {
+                self.whole |= self.watches.is_folder(&path) || may_lead_to_files(&path);
+            } else {
+                self.touched.insert(path.clone());
+            }
             match event.kind {
                 EventKind::Modify(ModifyKind::Data(_)) => {
                     self.writers.insert(path, Instant::now());
@@ -239,20 +256,39 @@ impl Reader {
     fn read(&mut self) -> Duration {
         #[cfg(test)]
         self.readings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let complete = self.watches.renew();
+        let renewed = self.watches.renew();
         let now = Instant::now();
         self.writers.retain(|_, last| now.duration_since(*last) < WRITER);
         let busy = self.writers.keys().cloned().collect();
-        let outcome = self.store.scan(&busy);
+        let touched = std::mem::take(&mut self.touched);
+        let patrol = now.duration_since(self.patrolled) >= PATROL;
+        let whole = std::mem::take(&mut self.whole) || renewed.missed || patrol;
+        if whole {
+            self.patrolled = now;
+        }
+        let outcome = self.store.scan(&busy, if whole { Scope::All } else { Scope::Files(&touched) });
         if outcome.changed {
             self.told.tell(self.store.snapshot());
             self.sender.send_replace(Arc::clone(self.store.snapshot()));
         }
+        let settled = outcome.unsettled.is_empty();
+        self.touched = outcome.unsettled;
         match () {
-            () if outcome.unsettled => SETTLE,
-            () if !complete => RETRY,
+            () if !settled => SETTLE,
+            () if !renewed.complete => RETRY,
             () => PATROL,
         }
+    }
+}
+
+/// Whether a path that names no manifest may be a folder or a link that manifests are reached through: anything but a file,
+/// and what is gone unless it has the name of a scratch file. Those of mounted ConfigMaps begin with two dots.
+fn may_lead_to_files(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let scratch = name.starts_with(b".") && !name.starts_with(b"..");
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => !metadata.is_file(),
+        Err(_) => !scratch,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_model::{IngressIpMode, LoadBalancerIngress, ObjectName, Place, Problem, Severity};
+use roadstead_model::{Ingress, IngressIpMode, LoadBalancerIngress, ObjectName, Place, Problem, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -145,6 +145,15 @@ impl Statuses {
     /// The addresses of an object, where a status file has any for it.
     pub(crate) fn of(&self, kind: Kind, name: &ObjectName) -> Option<&[LoadBalancerIngress]> {
         self.0.get(&(kind, name.clone())).map(Vec::as_slice).filter(|entries| !entries.is_empty())
+    }
+
+    /// The Ingress with the addresses that a status file has for it.
+    pub(crate) fn ingress(&self, name: &ObjectName, ingress: &Arc<Ingress>) -> Arc<Ingress> {
+        let mut ingress = Arc::clone(ingress);
+        if let Some(entries) = self.of(Kind::Ingress, name) {
+            Arc::make_mut(&mut ingress).status = entries.iter().map(|entry| entry.ip).collect();
+        }
+        ingress
     }
 
     pub(crate) fn extend(&mut self, other: &Self) {

@@ -1,6 +1,6 @@
 //! Readings of a directory that changes: what is reported, kept, withdrawn and shared.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use roadstead_model::{ObjectName, SliceOrigin};
 use tempfile::TempDir;
@@ -39,9 +39,9 @@ impl Folder {
         let mut changed = false;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
-            let outcome = self.store.scan(&BTreeSet::new());
+            let outcome = self.store.scan(&BTreeSet::new(), Scope::All);
             changed |= outcome.changed;
-            if !outcome.unsettled {
+            if outcome.unsettled.is_empty() {
                 return changed;
             }
             assert!(std::time::Instant::now() < deadline, "does not settle");
@@ -138,7 +138,7 @@ fn a_file_that_is_being_written_is_left_alone() {
     let path = folder.folder.path().join("a.yaml");
     folder.write("a.yaml", "");
     let busy = BTreeSet::from([path]);
-    assert_eq!(folder.store.scan(&busy), Outcome { changed: false, unsettled: true });
+    assert_eq!(folder.store.scan(&busy, Scope::All), Outcome { changed: false, unsettled: busy.clone() });
     assert_eq!(folder.services(), ["web"]);
     folder.scan();
     assert_eq!(folder.services().len(), 0);
@@ -149,7 +149,7 @@ fn a_new_file_that_is_being_written_is_not_there_yet() {
     let mut folder = Folder::new(&[("a.yaml", WEB)]);
     folder.write("b.yaml", &service("api"));
     let busy = BTreeSet::from([folder.folder.path().join("b.yaml")]);
-    assert!(!folder.store.scan(&busy).changed);
+    assert!(!folder.store.scan(&busy, Scope::All).changed);
     folder.scan();
     assert_eq!(folder.services(), ["api", "web"]);
 }
@@ -160,13 +160,13 @@ fn nothing_is_synced_before_every_path_was_listed() {
     let paths = ["a", "b"].map(|name| folder.path().join(name));
     fs::create_dir(&paths[0]).unwrap();
     let mut store = Store::new(paths.to_vec(), LoadOptions::default());
-    assert!(store.scan(&BTreeSet::new()).changed);
+    assert!(store.scan(&BTreeSet::new(), Scope::All).changed);
     assert!(!store.snapshot.synced);
     fs::create_dir(&paths[1]).unwrap();
-    assert!(store.scan(&BTreeSet::new()).changed);
+    assert!(store.scan(&BTreeSet::new(), Scope::All).changed);
     assert!(store.snapshot.synced);
     fs::remove_dir(&paths[1]).unwrap();
-    assert!(store.scan(&BTreeSet::new()).changed);
+    assert!(store.scan(&BTreeSet::new(), Scope::All).changed);
     assert!(store.snapshot.synced, "what was listed is kept, so it may be relied on");
 }
 
@@ -313,4 +313,39 @@ fn status_reaches_the_objects() {
     writer.write_services(&BTreeMap::new()).unwrap();
     folder.scan();
     assert_eq!((found(&folder), folder.problems().len()), (vec!["192.0.2.1".to_owned()], 0));
+}
+
+#[test]
+fn unchanged_documents_are_reused_and_know_their_new_lines() {
+    let mut folder = Folder::new(&[("a.yaml", &format!("{}---\n{WEB}", service("api")))]);
+    let web = ObjectName::new("default", "web");
+    let before = Arc::clone(&folder.store.snapshot.services[&web]);
+    folder.write("a.yaml", &format!("# a\n# b\n{}---\n{WEB}", service("other")));
+    folder.write("b.yaml", WEB);
+    assert!(folder.scan());
+    assert_eq!(folder.services(), ["other", "web"]);
+    assert!(Arc::ptr_eq(&before, &folder.store.snapshot.services[&web]));
+    assert_eq!(
+        folder.problems(),
+        ["b.yaml:4: error: Service default/web: metadata.name: is defined already at a.yaml:12"]
+    );
+}
+
+#[test]
+fn only_the_files_that_events_name_are_looked_at() {
+    let mut folder = Folder::new(&[("a.yaml", WEB), ("b.yaml", &service("api"))]);
+    folder.write("a.yaml", &service("other"));
+    fs::remove_file(folder.folder.path().join("b.yaml")).unwrap();
+    folder.write("c.txt", &service("none"));
+    let named = |names: &[&str]| names.iter().map(|name| folder.folder.path().join(name)).collect::<BTreeSet<_>>();
+    let (nothing, removed, all) = (named(&["c.txt"]), named(&["b.yaml"]), named(&["a.yaml", "b.yaml"]));
+    assert_eq!(folder.store.scan(&BTreeSet::new(), Scope::Files(&nothing)), Outcome::default());
+    assert!(folder.store.scan(&BTreeSet::new(), Scope::Files(&removed)).changed);
+    assert_eq!(folder.services(), ["web"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !folder.store.scan(&BTreeSet::new(), Scope::Files(&all)).unsettled.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "does not settle");
+        std::thread::yield_now();
+    }
+    assert_eq!(folder.services(), ["other"]);
 }

@@ -20,6 +20,15 @@ pub(crate) fn wakes(event: &notify::Result<Event>) -> bool {
 /// Device, inode and time of creation, where the file system tells that: a number may be given to the next folder at once.
 type Identity = (u64, u64, Option<SystemTime>);
 
+/// What became of the watches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renewed {
+    /// Every folder is watched.
+    pub(crate) complete: bool,
+    /// A folder that is there was not watched until now, or still is not: events from it are missing.
+    pub(crate) missed: bool,
+}
+
 /// Which folders are watched; those that are not there yet are tried again.
 pub(crate) struct Watches {
     watcher: RecommendedWatcher,
@@ -38,10 +47,10 @@ impl Watches {
         self.watched.remove(path);
     }
 
-    /// True where every folder is watched.
-    pub(crate) fn renew(&mut self) -> bool {
+    /// Watches what is not watched yet, and tells what that was.
+    pub(crate) fn renew(&mut self) -> Renewed {
         use std::os::unix::fs::MetadataExt;
-        let mut complete = true;
+        let mut renewed = Renewed { complete: true, missed: false };
         for folder in &self.folders {
             let found = std::fs::metadata(folder).ok();
             let found = found.map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
@@ -51,6 +60,7 @@ impl Watches {
             self.watched.remove(folder);
             // Where there was a watch, it went with the folder; that this fails says no more.
             let _ = self.watcher.unwatch(folder);
+            renewed.missed |= found.is_some();
             let added = found.map(|_| self.watcher.watch(folder, RecursiveMode::NonRecursive));
             match (added, found) {
                 (Some(Ok(())), Some(found)) => {
@@ -58,12 +68,17 @@ impl Watches {
                 }
                 (Some(Err(error)), _) => {
                     tracing::debug!(folder = %folder.display(), %error, "cannot watch");
-                    complete = false;
+                    renewed.complete = false;
                 }
-                _ => complete = false,
+                _ => renewed.complete = false,
             }
         }
-        complete
+        renewed
+    }
+
+    /// Whether the path is one that is watched, and not a file in it.
+    pub(crate) fn is_folder(&self, path: &Path) -> bool {
+        self.folders.iter().any(|folder| folder == path)
     }
 
     /// The path as the listing has it: events come with absolute ones.

@@ -45,6 +45,7 @@ pub(crate) fn service(snapshot: &mut Snapshot, name: &str, endpoints: &[SocketAd
         affinity_seconds: None,
         publish_not_ready: false,
         traffic_distribution: None,
+        selection: None,
         load_balancer: LoadBalancerSpec::default(),
         status: Vec::new(),
     };

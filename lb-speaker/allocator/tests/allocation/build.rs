@@ -58,6 +58,7 @@ pub(crate) fn service(text: &str, families: &[IpFamily]) -> Service {
         affinity_seconds: None,
         publish_not_ready: false,
         traffic_distribution: None,
+        selection: None,
         load_balancer: LoadBalancerSpec::default(),
         status: Vec::new(),
     }

@@ -21,6 +21,7 @@ fn node(name: &str, labels: &[(&str, &str)]) -> Node {
         external_ips: Vec::new(),
         pod_cidrs: Vec::new(),
         network_unavailable: false,
+        is_going: false,
     }
 }
 
@@ -89,6 +90,7 @@ fn hold(cluster: &Cluster, ip: &str) -> Outcome {
         affinity_seconds: None,
         publish_not_ready: false,
         traffic_distribution: None,
+        selection: None,
         load_balancer: LoadBalancerSpec::default(),
         status: Vec::new(),
     };

@@ -16,6 +16,9 @@ const LONGEST: usize = 65_536;
 pub struct UdpFlags {
     /// Where to send to
     address: SocketAddr,
+    /// The own address, in place of the system's choice
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
     /// Do not connect the socket: whoever answers is heard, and ICMP errors are not
     #[arg(long)]
     unconnected: bool,
@@ -35,7 +38,7 @@ fn exchange(flags: &UdpFlags, timeout: Duration, answer: &mut Answer) -> Result<
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((flags.from.unwrap_or(any), 0))?;
     socket.set_read_timeout(Some(timeout))?;
     if flags.unconnected {
         socket.send_to(flags.payload.as_bytes(), flags.address)?;

@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::{HoldReport, LoadReport};
+use super::{DatagramsReport, HoldReport, LoadReport};
 use crate::place::Place;
 use crate::programs;
 
@@ -84,6 +84,25 @@ impl Place {
     /// Where it cannot be opened.
     pub fn hold(&self, address: impl Into<SocketAddr>) -> Result<Running<HoldReport>> {
         Running::start(self, &["hold", &address.into().to_string()])
+    }
+
+    /// Like [`hold`](Self::hold), with so many connections, each used ten times a second.
+    ///
+    /// # Errors
+    ///
+    /// Where one of them cannot be opened.
+    pub fn hold_many(&self, address: impl Into<SocketAddr>, connections: u16) -> Result<Running<HoldReport>> {
+        let (address, connections) = (address.into().to_string(), connections.to_string());
+        Running::start(self, &["hold", &address, "--connections", &connections, "--every", "100"])
+    }
+
+    /// Sends a datagram every 50 ms on one connected socket to an echo server from here until it is finished.
+    ///
+    /// # Errors
+    ///
+    /// Where the probe cannot be started. Datagrams that nobody answers are counted.
+    pub fn datagrams(&self, address: impl Into<SocketAddr>) -> Result<Running<DatagramsReport>> {
+        Running::start(self, &["datagrams", &address.into().to_string()])
     }
 
     /// Opens so many new TCP connections a second to an echo server from here until it is finished.

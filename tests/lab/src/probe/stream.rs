@@ -1,11 +1,12 @@
 //! TCP: connect, read the greeting.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use socket2::{Domain, Socket, Type};
 
 use super::{Answer, Repeat};
 
@@ -17,16 +18,24 @@ const LONGEST_LINE: u64 = 64 << 10;
 pub struct TcpFlags {
     /// Where to connect to
     address: SocketAddr,
+    /// The own address, in place of the system's choice
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
     #[command(flatten)]
     pub(super) repeat: Repeat,
 }
 
 pub(super) fn probe(flags: &TcpFlags, timeout: Duration) -> Answer {
-    Answer::of(|answer| greeting(flags.address, timeout, answer))
+    Answer::of(|answer| greeting(flags, timeout, answer))
 }
 
-fn greeting(address: SocketAddr, timeout: Duration, answer: &mut Answer) -> Result<()> {
-    let stream = TcpStream::connect_timeout(&address, timeout)?;
+fn greeting(flags: &TcpFlags, timeout: Duration, answer: &mut Answer) -> Result<()> {
+    let socket = Socket::new(Domain::for_address(flags.address), Type::STREAM, None)?;
+    if let Some(from) = flags.from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
+    socket.connect_timeout(&flags.address.into(), timeout)?;
+    let stream = TcpStream::from(socket);
     answer.peer = Some(stream.peer_addr()?);
     answer.local = Some(stream.local_addr()?);
     stream.set_read_timeout(Some(timeout))?;

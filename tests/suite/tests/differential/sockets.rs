@@ -72,11 +72,12 @@ pub(crate) fn compare(seed: u64, states: u64, calls: u64) {
         state.node = state.node.map(|config| roadstead_abi::NodeConfig { netns_cookie: node, ..config });
         add_affinity(&mut state, own, &mut random);
         ground.fill(&state);
-        tracer.renew().unwrap();
         for step in 0..calls {
             let call = random_call(&mut random, own);
             let label = format!("seed {seed} state {number} call {step}: {call:?}");
             let explained = explain::connect(&ground.view, &call).unwrap();
+            // A machine that stands still for a while loses the lease.
+            tracer.renew().unwrap();
             let outcome = ask(&call);
             check(&explained, outcome, &mut tracer, &label);
             *seen.entry(format!("{}: {}", explained.verdict.as_str(), explained.rule)).or_default() += 1;

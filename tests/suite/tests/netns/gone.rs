@@ -75,20 +75,20 @@ fn a_pod_removed_while_no_agent_ran() {
 }
 
 /// A connected UDP socket, in use.
-struct Flow {
-    to: SocketAddr,
+pub(crate) struct Flow {
+    pub(crate) to: SocketAddr,
     socket: UdpSocket,
 }
 
 impl Flow {
     /// One that the named pod answers.
-    fn to(client: &Place, to: SocketAddr, name: &str) -> Self {
+    pub(crate) fn to(client: &Place, to: SocketAddr, name: &str) -> Self {
         let mut flows = (0..200).map(|_| Self { to, socket: client.run(|| connected(to)).unwrap() });
         flows.find(|flow| flow.ask().as_deref() == Some(name)).unwrap_or_else(|| panic!("{name} never answers at {to}"))
     }
 
     /// Who answers a datagram.
-    fn ask(&self) -> Option<String> {
+    pub(crate) fn ask(&self) -> Option<String> {
         // An error of an earlier datagram is told here; what counts is who answers.
         let _told = self.socket.send(b"ahoy");
         let mut buffer = [0; 2048];
@@ -106,14 +106,14 @@ fn connected(to: SocketAddr) -> UdpSocket {
 }
 
 /// A TCP connection, in use.
-struct Held {
+pub(crate) struct Held {
     to: SocketAddr,
     stream: BufReader<TcpStream>,
 }
 
 impl Held {
     /// One to the named pod.
-    fn to(client: &Place, to: SocketAddr, name: &str) -> Self {
+    pub(crate) fn to(client: &Place, to: SocketAddr, name: &str) -> Self {
         for _ in 0..200 {
             let stream = client.run(|| TcpStream::connect(to)).unwrap().unwrap();
             stream.set_read_timeout(Some(LATE)).unwrap();
@@ -131,7 +131,7 @@ impl Held {
         line
     }
 
-    fn exchange(&mut self, number: u32) {
+    pub(crate) fn exchange(&mut self, number: u32) {
         let sent = format!("line {number}\n");
         self.stream.get_mut().write_all(sent.as_bytes()).unwrap();
         assert_eq!(self.line(), sent, "{}", self.to);

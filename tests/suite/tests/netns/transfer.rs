@@ -49,7 +49,7 @@ fn a_megabyte_arrives_intact() {
 const PAIR_NEAR: &str = "name: pair\n                port:\n                  name: near";
 
 /// Text, so that the probe hands it on as it is, and of no period that a segment could hide in.
-fn body() -> String {
+pub(crate) fn body() -> String {
     let mut state = 0x5eed_u64;
     let mut letter = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -80,7 +80,7 @@ fn whole(client: &Place, probe: &Probe, body: &str) -> bool {
 }
 
 /// Sends the bytes to an echo server and reads them back, both at once.
-fn echoed(client: &Place, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn echoed(client: &Place, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = client.run(|| TcpStream::connect(to)).unwrap().unwrap();
     stream.set_read_timeout(Some(LATE)).unwrap();
     let mut back = BufReader::new(stream.try_clone().unwrap());

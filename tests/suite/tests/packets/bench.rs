@@ -1,24 +1,29 @@
 //! Loaded programs over maps of their own, with a handful of Services.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
-use roadstead_abi::{Addr, Be16, DropReason, NodeConfig, SvcKey, ct_flags, kind, scope, svc_flags};
+use roadstead_abi::{Addr, Be16, DropReason, SvcKey, ct_flags, kind, scope, svc_flags};
 use roadstead_dataplane::{
     addresses::to_map,
     counters,
-    frontends::{Frontend, Frontends, ServicePortName},
+    frontends::{Delta, Frontend, Port, ServicePortName},
     load::Programs,
     maps::{FlowMaps, KernelMaps},
+    node::{NodeAddresses, NodeSettings},
     pins::{Pins, remove_all},
     reconcile::{Reconciler, Removal},
+    topology::EndpointSets,
 };
-use roadstead_model::ObjectName;
+use roadstead_model::{IpFamily, ObjectName, Protocol, Selection};
 
 const CONNTRACK_ENTRIES: u32 = 1_024;
 
@@ -51,16 +56,20 @@ impl Bench {
         let pins = RemovedOnDrop(root.clone());
         let (programs, maps, flows) = Programs::load(Pins::open(&root).unwrap(), CONNTRACK_ENTRIES).unwrap();
         let mut reconciler = Reconciler::recover(maps).unwrap();
-        let node = NodeConfig {
+        let ips = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        let pods = ["10.244.0.0/16", "fd00:10:244::/48"].map(|network| network.parse().unwrap());
+        let networks = ["10.96.0.0/12", "fd00:10:96::/112"].map(|network| network.parse().unwrap());
+        let settings = NodeSettings {
             netns_cookie: 0,
-            ipv4: addr("192.0.2.1"),
-            ipv6: addr("2001:db8::1"),
-            node_port_first: 30_000,
-            node_port_last: 32_767,
-            ..NodeConfig::default()
+            own: &[],
+            node_ports: 30_000..=32_767,
+            node_port_networks: &[],
+            pods: &pods,
+            services: &networks,
+            flags: 0,
         };
-        reconciler.apply_node(&node, &BTreeSet::from([node.ipv4, node.ipv6])).unwrap();
-        reconciler.apply(&services(), Removal::Allowed, Instant::now()).unwrap();
+        reconciler.apply_node(&NodeAddresses(ips.to_vec()).state(&settings)).unwrap();
+        reconciler.apply(services(), Removal::Allowed, Instant::now()).unwrap();
         Some(Self { programs, flows, reconciler, _pins: pins })
     }
 
@@ -86,9 +95,9 @@ impl Bench {
         moved
     }
 
-    /// Programs other Services than [`services`].
-    pub(crate) fn program(&mut self, frontends: &Frontends) {
-        self.reconciler.apply(frontends, Removal::Allowed, Instant::now()).unwrap();
+    /// Programs a change of [`services`].
+    pub(crate) fn program(&mut self, delta: Delta) {
+        self.reconciler.apply(delta, Removal::Allowed, Instant::now()).unwrap();
     }
 
     /// The flags of all conntrack entries, sorted: those of forward entries first.
@@ -110,33 +119,47 @@ fn addr(text: &str) -> Addr {
 
 /// Port 80 has a backend on the loopback device, 81 has none, 82 only one elsewhere under policy Local; TCP and UDP, both
 /// families, and the node ports 30080 and 30081.
-pub(crate) fn services() -> Frontends {
-    let mut frontends = Frontends::default();
-    let families =
-        [("198.51.100.10", "127.0.0.9", scope::NODE_PORT_V4), ("2001:db8:ff::10", "::1", scope::NODE_PORT_V6)];
-    for (vip, backend, node_port) in families {
-        let backend = vec![(addr(backend), Be16::new(8_080))];
+pub(crate) fn services() -> Delta {
+    let mut delta = Delta::default();
+    let families = [("198.51.100.10", "127.0.0.9", IpFamily::V4), ("2001:db8:ff::10", "::1", IpFamily::V6)];
+    for (vip, backend, family) in families {
+        let backend = [(addr(backend), Be16::new(8_080))];
         let local = svc_flags::EXTERNAL_LOCAL | svc_flags::HAS_ENDPOINTS;
         let mut add = |port: u16, flags: u16, cluster: &[_], local: &[_]| {
-            for proto in [6, 17] {
-                let keys = [(addr(vip), port, scope::ADDRESS), (Addr::UNSPECIFIED, 30_000 + port, node_port)];
-                for (addr, port, scope) in keys {
-                    let key = SvcKey { addr, port: Be16::new(port), proto, scope };
-                    let frontend = Frontend {
-                        port: ServicePortName { service: ObjectName::new("default", "web"), port: port.to_string() },
-                        kind: if scope == scope::ADDRESS { kind::LOAD_BALANCER } else { kind::NODE_PORT },
-                        flags,
-                        cluster: cluster.to_vec(),
-                        local: local.to_vec(),
-                    };
-                    frontends.by_key.insert(key, frontend);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let shared = Arc::new(Port {
+                    name: ServicePortName {
+                        service: ObjectName::new("default", "web"),
+                        port: format!("{port}-{protocol}").into(),
+                    },
+                    protocol,
+                    family,
+                    flags,
+                    affinity: 0,
+                    ranges: None,
+                    selection: Selection::Random,
+                    sets: EndpointSets { cluster: cluster.into(), local: local.into(), ..EndpointSets::default() },
+                });
+                for (key, kind) in keys(vip, port, protocol) {
+                    delta.frontends.push((key, Some(Frontend { kind, port: shared.clone() })));
                 }
             }
         };
         add(80, svc_flags::HAS_ENDPOINTS, &backend, &backend);
         add(81, 0, &[], &[]);
         add(82, local, &backend, &[]);
-        frontends.vips.insert(addr(vip), kind::LOAD_BALANCER);
+        delta.vips.push((addr(vip), Some(kind::LOAD_BALANCER)));
     }
-    frontends
+    delta
+}
+
+/// The port at the Service's address and its node port, with their kinds.
+fn keys(vip: &str, port: u16, protocol: Protocol) -> [(SvcKey, u8); 2] {
+    let vip = addr(vip);
+    let node_port = if vip.is_v4() { scope::NODE_PORT_V4 } else { scope::NODE_PORT_V6 };
+    let key = |addr, port, scope| SvcKey { addr, port: Be16::new(port), proto: protocol.number(), scope };
+    [
+        (key(vip, port, scope::ADDRESS), kind::LOAD_BALANCER),
+        (key(Addr::UNSPECIFIED, 30_000 + port, node_port), kind::NODE_PORT),
+    ]
 }

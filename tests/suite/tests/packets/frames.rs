@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    IpNumber, LaxPacketHeaders, NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, PayloadSlice,
-    TransportHeader, ip_number,
+    Icmpv4Type, Icmpv6Type, IpNumber, LaxPacketHeaders, NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders,
+    PayloadSlice, TransportHeader, icmpv4, ip_number,
 };
 
 /// What a frame carries.
@@ -69,6 +69,60 @@ impl Frame {
     /// The same frame after translation.
     pub(crate) fn moved(&self, src: &str, dst: &str, sport: u16, dport: u16) -> Self {
         Self { src: src.parse().unwrap(), dst: dst.parse().unwrap(), sport, dport, ..self.clone() }
+    }
+
+    /// An ICMP error about this frame, from a router to the frame's sender: "too big", with a path MTU of 1280. It quotes
+    /// the IP header and eight bytes, as the oldest routers do.
+    pub(crate) fn too_big(&self, router: &str, to: &str) -> Vec<u8> {
+        let header = if self.dst.is_ipv4() { 20 } else { 40 };
+        let quote = self.built()[ETH_LEN..ETH_LEN + header + 8].to_vec();
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [0; 6]);
+        let mut bytes = Vec::new();
+        match (router.parse().unwrap(), to.parse().unwrap()) {
+            (IpAddr::V4(router), IpAddr::V4(to)) => {
+                let error = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1280 };
+                let icmp = ethernet.ipv4(router.octets(), to.octets(), 60);
+                icmp.icmpv4(Icmpv4Type::DestinationUnreachable(error)).write(&mut bytes, &quote).unwrap();
+            }
+            (IpAddr::V6(router), IpAddr::V6(to)) => {
+                let icmp = ethernet.ipv6(router.octets(), to.octets(), 60);
+                icmp.icmpv6(Icmpv6Type::PacketTooBig { mtu: 1280 }).write(&mut bytes, &quote).unwrap();
+            }
+            _ => panic!("two families in one error"),
+        }
+        bytes
+    }
+
+    /// The frame in fragments: the first with the transport header and eight bytes more, the second with the rest.
+    pub(crate) fn in_fragments(&self) -> [Vec<u8>; 2] {
+        const FIRST: usize = 16;
+        let whole = self.built();
+        let header = if self.dst.is_ipv4() { 20 } else { 40 };
+        let (head, data) = whole[ETH_LEN..].split_at(header);
+        let part = |range: std::ops::Range<usize>, more: bool| {
+            let (offset, data) = (range.start / 8, &data[range]);
+            let mut bytes = whole[..ETH_LEN].to_vec();
+            let mut head = head.to_vec();
+            if header == 20 {
+                head[2..4].copy_from_slice(&u16::try_from(20 + data.len()).unwrap().to_be_bytes());
+                head[4..8].copy_from_slice(&[0, 7, u8::from(more) << 5, u8::try_from(offset).unwrap()]);
+                head[10..12].fill(0);
+                let sum: u32 = head.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+                let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+                head[10..12].copy_from_slice(&(!sum).to_be_bytes());
+            } else {
+                head[4..6].copy_from_slice(&u16::try_from(8 + data.len()).unwrap().to_be_bytes());
+                let next = std::mem::replace(&mut head[6], 44);
+                let place = u16::try_from(offset * 8).unwrap() | u16::from(more);
+                head.extend([next, 0]);
+                head.extend(place.to_be_bytes());
+                head.extend([0, 0, 0, 7]);
+            }
+            bytes.extend(head);
+            bytes.extend(data);
+            bytes
+        };
+        [part(0..FIRST, true), part(FIRST..data.len(), false)]
     }
 
     /// The frame on the wire, checksums and all.

@@ -5,17 +5,19 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use clap::Args;
 use ipnet::IpNet;
-use roadstead_abi::{Addr, DropReason, MAX_SERVICE_NETWORKS, Network, NodeConfig, network, node_address, node_flags};
+use roadstead_abi::{Addr, DropReason, node_flags};
 use roadstead_dataplane::{
-    addresses::{NodeAddresses, from_map, to_map},
+    addresses::from_map,
     explain::{MemoryView, Place, Routes, ViewError},
+    frontends::NodeView,
+    node::{NodeAddresses, NodeSettings, NodeState},
 };
 use roadstead_model::Snapshot;
 
 use super::{ExplainFlags, Node, Question, answer::Answer, is_on};
 use crate::{
     desired::Desired,
-    flags::{Masquerade, NodePortAddresses, Switch, network},
+    flags::{LoadBalancing, Masquerade, NodePortAddresses, Switch, network},
 };
 
 /// The flags of `run` that decide about verdicts; the live maps know them.
@@ -43,6 +45,9 @@ pub(crate) struct NodeFlags {
     /// Network of pods (repeatable; default: the podCIDRs of all Nodes)
     #[arg(long = "pod-cidr", env = "ROADSTEAD_POD_CIDR", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pod_cidrs: Vec<IpNet>,
+    /// How a new flow gets its endpoint, where a Service does not say
+    #[arg(long, env = "ROADSTEAD_LOAD_BALANCING", value_name = "WAY", value_enum, default_value_t = LoadBalancing::Random)]
+    load_balancing: LoadBalancing,
 }
 
 /// Numbers for devices that are only thought of.
@@ -54,7 +59,9 @@ pub(super) fn answer(flags: &ExplainFlags, question: Question) -> anyhow::Result
     let snapshot = roadstead_sources::load(&flags.from.manifests, &flags.from.options());
     let name = flags.from.node_name()?;
     let world = World::of(&snapshot, &name, flags);
-    let desired = Desired::of(&snapshot, &name, &world.addresses.0);
+    let own: Vec<IpAddr> = world.own.iter().copied().collect();
+    let seen = NodeView { name: &name, addresses: &own, primary: &world.addresses.primary() };
+    let desired = Desired::of(&snapshot, seen, flags.node.load_balancing.selection());
     let view = world.view(&desired);
     let node = Node { view: &view, routes: &world, sockets: is_on(flags.node.socket_lb), uplink: UPLINK };
     let (explained, met) = node.explain(question)?;
@@ -98,44 +105,28 @@ impl<'a> World<'a> {
         let mut view = MemoryView::default();
         desired.each(|row| view.add_frontend(row));
         view.vips = desired.vips().collect();
-        view.node = Some(self.node());
-        let flags = &self.flags.node;
-        let networks: Vec<IpNet> = flags.nodeport_addresses.iter().filter_map(NodePortAddresses::network).collect();
-        let serving = self.addresses.serving_node_ports(&networks);
-        let serves = |ip: &IpAddr| if serving.contains(ip) { node_address::SERVES_NODE_PORTS } else { 0 };
-        view.node_addresses = self.own.iter().map(|ip| (to_map(*ip), serves(ip))).collect();
-        view.networks = self.pod_cidrs.iter().map(|cidr| (to_map(cidr.network()), bits(cidr), network::POD)).collect();
+        view.set_node(&self.node());
         view.fill_filter();
         view
     }
 
-    fn node(&self) -> NodeConfig {
+    fn node(&self) -> NodeState {
         let flags = &self.flags.node;
+        let own: Vec<IpAddr> = self.own.iter().copied().collect();
+        let networks: Vec<IpNet> = flags.nodeport_addresses.iter().filter_map(NodePortAddresses::network).collect();
         let range = self.flags.from.node_port_range;
         let flag = |on: bool, flag| if on { flag } else { 0 };
-        let mut services = [Network::default(); MAX_SERVICE_NETWORKS];
-        let cidrs = &self.flags.from.service_cidrs;
-        services.iter_mut().zip(cidrs).for_each(|(slot, cidr)| *slot = compared(cidr));
-        let used = cidrs.len().min(MAX_SERVICE_NETWORKS);
-        NodeConfig {
+        self.addresses.state(&NodeSettings {
+            netns_cookie: 0,
+            own: &own,
+            node_ports: range.first().get()..=range.last().get(),
+            node_port_networks: &networks,
+            pods: &self.pod_cidrs,
+            services: &self.flags.from.service_cidrs,
             flags: flag(flags.masquerade == Masquerade::KubeProxy, node_flags::KUBE_PROXY)
-                | flag(flags.masquerade_all, node_flags::MASQUERADE_ALL)
-                | flag(!self.pod_cidrs.is_empty(), node_flags::PODS_KNOWN),
-            services,
-            service_networks: u32::try_from(used).unwrap_or(0),
-            ..self.addresses.config(0, &(range.first().get()..=range.last().get()))
-        }
+                | flag(flags.masquerade_all, node_flags::MASQUERADE_ALL),
+        })
     }
-}
-
-/// Bits of a network out of 128: IPv4 is mapped into IPv6.
-fn bits(cidr: &IpNet) -> u32 {
-    u32::from(cidr.prefix_len()) + if cidr.addr().is_ipv4() { 96 } else { 0 }
-}
-
-fn compared(cidr: &IpNet) -> Network {
-    let mask = u128::MAX.checked_shl(128 - bits(cidr)).unwrap_or(0);
-    Network { addr: to_map(cidr.network()), mask: Addr::v6(mask.to_be_bytes()) }
 }
 
 impl Routes for World<'_> {

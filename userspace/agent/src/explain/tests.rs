@@ -33,6 +33,22 @@ items:
     externalTrafficPolicy: Local
     internalTrafficPolicy: Local
     ports: [{port: 80, nodePort: 30081}]
+- apiVersion: v1
+  kind: Service
+  metadata: {name: kept, namespace: shop, annotations: {roadstead.dev/load-balancing: maglev}}
+  spec:
+    type: LoadBalancer
+    clusterIP: 10.96.0.13
+    sessionAffinity: ClientIP
+    loadBalancerSourceRanges: [198.51.100.0/24]
+    ports: [{port: 80, nodePort: 30083}]
+  status: {loadBalancer: {ingress: [{ip: 203.0.113.201}]}}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: kept-1, namespace: shop, labels: {kubernetes.io/service-name: kept}}
+  addressType: IPv4
+  ports: [{port: 8080}]
+  endpoints: [{addresses: [10.244.1.8], nodeName: node-a}, {addresses: [10.244.1.9], nodeName: node-a}]
 - {apiVersion: v1, kind: Service, metadata: {name: idle, namespace: shop}, spec: {clusterIP: 10.96.0.12, ports: [{port: 80}]}}
 - apiVersion: discovery.k8s.io/v1
   kind: EndpointSlice
@@ -145,6 +161,14 @@ fn every_side_and_kind_is_explained_by_its_rule() {
             false,
             "no endpoint on this node, policy Local: drop",
         ),
+        (
+            "192.0.2.77 203.0.113.201:80",
+            "drop",
+            Some(["shop/kept", "80", "LoadBalancer"]),
+            &[],
+            false,
+            "source range: drop",
+        ),
         ("198.51.100.1 203.0.113.77:80", "pass", None, &[], false, "no address of a Service"),
         ("192.0.2.11 192.0.2.11:22", "pass", None, &[], false, "no address of a Service"),
     ];
@@ -152,7 +176,7 @@ fn every_side_and_kind_is_explained_by_its_rule() {
         let [name, port, kind] = service.map_or([None; 3], |names| names.map(Some));
         let expected = json!({
             "verdict": verdict, "service": name, "port": port, "kind": kind, "endpoints": endpoints,
-            "masquerade": masquerade, "affinity": false, "rule": rule,
+            "masquerade": masquerade, "affinity": name == Some("shop/kept"), "rule": rule,
         });
         assert_eq!(explain(line), expected, "{line}");
     }
@@ -169,6 +193,17 @@ fn the_flags_of_the_node_count() {
     assert_eq!(explain("198.51.100.1 192.0.2.12:30081 --node-name node-b")["verdict"], "forward");
     let elsewhere = explain("198.51.100.1 192.0.2.11:30080 --nodeport-addresses 198.51.100.0/24");
     assert_eq!(elsewhere["verdict"], "pass");
+}
+
+#[test]
+fn a_maglev_table_chooses_once_the_source_port_is_known() {
+    let endpoints = |source: &str| explain(&format!("{source} 203.0.113.201:80"))["endpoints"].clone();
+    assert_eq!(endpoints("198.51.100.1"), json!(["10.244.1.8:8080", "10.244.1.9:8080"]));
+    let one = endpoints("198.51.100.1:4000");
+    assert_eq!((one.as_array().unwrap().len(), &one), (1, &endpoints("198.51.100.1:4000")));
+    let chosen: std::collections::BTreeSet<String> =
+        (4_000..4_016).map(|port| endpoints(&format!("198.51.100.1:{port}")).to_string()).collect();
+    assert_eq!(chosen.len(), 2, "{chosen:?}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use roadstead_abi::{
 use super::{View, ViewError};
 use crate::{
     clock::clock,
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// The maps in the kernel, for reading.
@@ -37,17 +37,17 @@ impl KernelView {
     /// When one is not there.
     pub fn open(pins: &Pins) -> Result<Self, MapError> {
         Ok(Self {
-            node: open_map(pins, map_names::NODE)?,
-            services: open_map(pins, map_names::SERVICES)?,
-            slots: open_map(pins, map_names::SLOTS)?,
-            backends: open_map(pins, map_names::BACKENDS)?,
-            vips: open_map(pins, map_names::VIPS)?,
-            node_addresses: open_map(pins, map_names::NODE_ADDRESSES)?,
-            networks: open_map(pins, map_names::NETWORKS)?,
-            ranges: open_map(pins, map_names::RANGES)?,
-            conntrack: open_map(pins, map_names::CONNTRACK)?,
-            affinity: open_map(pins, map_names::AFFINITY)?,
-            filter: open_map(pins, map_names::FILTER)?,
+            node: open(pins, map_names::NODE)?,
+            services: open(pins, map_names::SERVICES)?,
+            slots: open(pins, map_names::SLOTS)?,
+            backends: open(pins, map_names::BACKENDS)?,
+            vips: open(pins, map_names::VIPS)?,
+            node_addresses: open(pins, map_names::NODE_ADDRESSES)?,
+            networks: open(pins, map_names::NETWORKS)?,
+            ranges: open(pins, map_names::RANGES)?,
+            conntrack: open(pins, map_names::CONNTRACK)?,
+            affinity: open(pins, map_names::AFFINITY)?,
+            filter: open(pins, map_names::FILTER)?,
             now: estimated_now(),
         })
     }

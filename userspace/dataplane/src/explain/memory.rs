@@ -9,7 +9,7 @@ use roadstead_abi::{
 };
 
 use super::{View, ViewError};
-use crate::frontends::EndpointAddress;
+use crate::{addresses::Prefix, frontends::EndpointAddress, maglev, node::NodeState};
 
 /// The maps' contents. Whoever fills it sets the filter's bits by [`MemoryView::fill_filter`] at the end.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +58,10 @@ pub struct Row<'a> {
     pub cluster: &'a [EndpointAddress],
     /// Endpoints under policy Local.
     pub local: &'a [EndpointAddress],
-    /// Networks that may reach it, with their lengths out of 128; `None` lets everybody in.
-    pub ranges: Option<&'a [(Addr, u32)]>,
+    /// Networks that may reach it; `None` lets everybody in.
+    pub ranges: Option<&'a [Prefix]>,
+    /// Its endpoints are chosen by Maglev tables.
+    pub maglev: bool,
 }
 
 impl MemoryView {
@@ -85,10 +87,9 @@ impl MemoryView {
         id
     }
 
-    /// Adds a frontend. It has no Maglev table: every member counts as one that may be chosen.
+    /// Adds a frontend.
     pub fn add_frontend(&mut self, row: &Row<'_>) {
-        let cluster = EndpointSet { members: self.add_set(row.cluster), ..EndpointSet::default() };
-        let local = EndpointSet { members: self.add_set(row.local), ..EndpointSet::default() };
+        let (cluster, local) = (self.add_set(row.cluster, row.maglev), self.add_set(row.local, row.maglev));
         let value = SvcValue {
             check: row.key.check().into(),
             service: row.service,
@@ -103,16 +104,29 @@ impl MemoryView {
         self.services.insert(row.key, value);
     }
 
-    fn add_set(&mut self, endpoints: &[EndpointAddress]) -> SlotRange {
-        let mut ids: Vec<u32> = endpoints.iter().map(|(addr, port)| self.backend_id(*addr, *port)).collect();
-        ids.sort_unstable();
-        self.add_slots(&ids)
+    /// Takes what the maps shall hold about the node.
+    pub fn set_node(&mut self, state: &NodeState) {
+        self.node = Some(state.config);
+        self.node_addresses.clone_from(&state.addresses);
+        self.networks = state.networks.iter().map(|(prefix, flags)| (prefix.addr, prefix.bits, *flags)).collect();
     }
 
-    fn add_ranges(&mut self, ranges: &[(Addr, u32)]) -> u32 {
+    fn add_set(&mut self, endpoints: &[EndpointAddress], with_table: bool) -> EndpointSet {
+        let ids: Vec<u32> = endpoints.iter().map(|(addr, port)| self.backend_id(*addr, *port)).collect();
+        let mut table = SlotRange::default();
+        if with_table && !ids.is_empty() {
+            let slots = maglev::table(endpoints).into_iter().filter_map(|index| ids.get(index as usize).copied());
+            table = self.add_slots(&slots.collect::<Vec<_>>());
+        }
+        let mut members = ids;
+        members.sort_unstable();
+        EndpointSet { members: self.add_slots(&members), table }
+    }
+
+    fn add_ranges(&mut self, ranges: &[Prefix]) -> u32 {
         let id = self.ranges.last().map_or(1, |(last, ..)| last + 1);
-        // A frontend whose ranges are none lets nobody in; the id stands for that, too.
-        self.ranges.extend(ranges.iter().map(|(addr, bits)| (id, *addr, *bits)));
+        // The id alone, where the list is empty, lets nobody in.
+        self.ranges.extend(ranges.iter().map(|range| (id, range.addr, range.bits)));
         id
     }
 

@@ -13,8 +13,8 @@ use roadstead_datapath::way::Place;
 
 use super::{Routes, ViewError};
 use crate::{
-    maps::MapError,
-    pins::{Pins, open_map},
+    maps::{MapError, open},
+    pins::Pins,
 };
 
 /// The routing table of this thread's network namespace.
@@ -41,7 +41,7 @@ impl KernelRoutes {
     /// # Errors
     /// When the map or the socket cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, ViewError> {
-        let uplinks: HashMap<MapData, u32, u32> = open_map(pins, map_names::UPLINKS)?;
+        let uplinks: HashMap<MapData, u32, u32> = open(pins, map_names::UPLINKS)?;
         let failed = |source| MapError { map: map_names::UPLINKS, operation: "read", source: Box::new(source) };
         Self::with_uplinks(uplinks.keys().collect::<Result<_, _>>().map_err(failed)?)
     }

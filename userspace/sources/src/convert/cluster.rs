@@ -12,6 +12,9 @@ use crate::{
     object::{Kind, Object, Pod},
 };
 
+/// The cluster autoscaler's taint for a node that it is about to remove, whatever its value and effect (KEP-3836).
+const GOING: &str = "ToBeDeletedByClusterAutoscaler";
+
 pub(super) fn node(wire: &core::Node, findings: &mut Findings) -> Option<Object> {
     let meta = metadata(Kind::Node, &wire.metadata, findings);
     let (mut internal_ips, mut external_ips) = (Vec::new(), Vec::new());
@@ -37,7 +40,9 @@ pub(super) fn node(wire: &core::Node, findings: &mut Findings) -> Option<Object>
     }
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let network_unavailable = conditions.iter().any(|at| at.type_ == "NetworkUnavailable" && at.status == "True");
-    let node = Node { meta, internal_ips, external_ips, pod_cidrs, network_unavailable };
+    let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let is_going = wire.metadata.deletion_timestamp.is_some() || taints.iter().any(|taint| taint.key == GOING);
+    let node = Node { meta, internal_ips, external_ips, pod_cidrs, network_unavailable, is_going };
     (!findings.has_errors()).then(|| Object::Node(node.into()))
 }
 

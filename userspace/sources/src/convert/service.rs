@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
-use roadstead_model::{IpFamily, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy};
+use roadstead_model::{
+    IpFamily, Metadata, Selection, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy, UnknownSelection,
+};
 
 use super::{load_balancer, metadata};
 use crate::{
@@ -39,6 +41,7 @@ pub(super) fn service(wire: &core::Service, findings: &mut Findings) -> Option<O
         affinity_seconds: affinity(spec, findings),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         traffic_distribution: traffic_distribution(spec, findings),
+        selection: selection(&meta, findings),
         load_balancer: load_balancer::spec(spec, &kind, &meta, findings),
         status: load_balancer::status(wire, findings),
         cluster_ips,
@@ -261,4 +264,13 @@ fn traffic_distribution(spec: &core::ServiceSpec, findings: &mut Findings) -> Op
     let text = spec.traffic_distribution.clone()?;
     findings.word("spec.trafficDistribution", &text, &words);
     Some(text)
+}
+
+/// The annotation for what Kubernetes has no field for.
+const SELECTION: &str = "roadstead.dev/load-balancing";
+
+fn selection(meta: &Metadata, findings: &mut Findings) -> Option<Selection> {
+    let text = meta.annotations.get(SELECTION)?;
+    let selection = text.parse().map_err(|error: UnknownSelection| error.to_string());
+    selection.map_err(|reason| findings.error(format_args!("metadata.annotations[{SELECTION}]"), reason)).ok()
 }

@@ -1,0 +1,175 @@
+//! Whatever happens to the agent, to the endpoints and to the conntrack table: under 200 new connections a second and 50
+//! long-lived ones, no request fails, nothing is reset, and the long-lived connections stay (reference 6.8, I1, I5, I6).
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use roadstead_lab::{HoldReport, LoadReport, Place, Probe, Program, Running, wait_until};
+
+use super::{
+    fixture::{LATE, READY, answers_are, served_for},
+    services::{Service, Via},
+    stage::{From, Path, Stage, metric},
+};
+
+/// New connections a second.
+const RATE: u32 = 200;
+/// Long-lived ones.
+const LONG: u16 = 50;
+/// Longer than the agent's tick and the grace after which it frees what nobody uses.
+const SETTLED: Duration = Duration::from_millis(2_500);
+/// Names the program of an agent whose maps have another layout.
+const NEXT_AGENT: &str = "ROADSTEAD_NEXT_AGENT";
+
+/// New and long-lived connections, from outside and from a pod, over both families.
+struct Traffic {
+    loads: Vec<(&'static str, Running<LoadReport>)>,
+    holds: Vec<(&'static str, Running<HoldReport>)>,
+}
+
+impl Traffic {
+    /// All of it leads to endpoints that stay.
+    fn start(stage: &Stage, service: &Service) -> Self {
+        let (client, pod, node) = (stage.lab.client(), stage.place(From::Pod), stage.node());
+        let to = |via, family| service.tcp(via, node, family);
+        let load = |place: &Place, to: SocketAddr, share: u32| place.load(to, RATE / share).unwrap();
+        let loads = vec![
+            ("new, by node port", load(client, to(Via::NodePort, 0), 4)),
+            ("new, by balancer", load(client, to(Via::Balancer, 1), 4)),
+            ("new, by balancer", load(client, to(Via::Balancer, 0), 4)),
+            ("new, from a pod", load(pod, to(Via::ClusterIp, 1), 4)),
+        ];
+        let hold = |place: &Place, to: SocketAddr, share: u16| place.hold_many(to, LONG / share).unwrap();
+        let holds = vec![
+            ("held, by node port", hold(client, to(Via::NodePort, 1), 5)),
+            ("held, by balancer", hold(client, to(Via::Balancer, 0), 5)),
+            ("held, by balancer", hold(client, to(Via::Balancer, 1), 5)),
+            ("held, from a pod", hold(pod, to(Via::ClusterIp, 0), 5)),
+            ("held, from the node", hold(node, to(Via::Balancer, 0), 5)),
+        ];
+        Self { loads, holds }
+    }
+
+    /// Nothing failed, nothing broke.
+    fn finish(self) {
+        for (name, load) in self.loads {
+            let report = load.finish().unwrap();
+            println!(
+                "| {name:<20} | {} answered, {} failed, longest gap {} us |",
+                report.answered, report.failed, report.longest_gap_us
+            );
+            assert!(report.failed == 0 && report.answered > 50, "{name}: {report:?}");
+        }
+        for (name, hold) in self.holds {
+            let report = hold.finish().unwrap();
+            println!(
+                "| {name:<20} | {} lines, at least {} each, slowest {} us |",
+                report.exchanged, report.fewest, report.slowest_us
+            );
+            assert!(report.broken == 0 && report.fewest > 10, "{name}: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn agents_that_end_are_killed_or_upgraded_are_not_noticed() {
+    let paths = Path::BOTH.map(|path| (path, format!("robust-{path:?}").to_lowercase()));
+    for (path, name) in paths {
+        let Some(mut stage) = Stage::new(&name, &["l"], &["r"]) else { return };
+        let service = Service::new("steady", 51).endpoints(stage.ready(&["l", "r"]));
+        stage.serve(&service);
+        stage.start(&path.flags());
+        let traffic = Traffic::start(&stage, &service);
+        served(&stage, &service, SETTLED / 2);
+        // Restarted.
+        stage.start(&path.flags());
+        served(&stage, &service, SETTLED);
+        // Killed, and absent for a while.
+        stage.kill();
+        served(&stage, &service, SETTLED / 4);
+        stage.start(&path.flags());
+        served(&stage, &service, SETTLED);
+        // Upgraded to another layout of the maps, and back.
+        if let Some(next) = upgraded_agent() {
+            stage.start_program(&next, &path.flags());
+            served(&stage, &service, SETTLED);
+            stage.start(&path.flags());
+            served(&stage, &service, SETTLED);
+        }
+        println!("\nAgents end and begin, {path:?} path");
+        traffic.finish();
+    }
+}
+
+#[test]
+fn a_thousand_changes_of_endpoints_move_nobody() {
+    let Some(mut stage) = Stage::new("changes", &["l", "l2"], &["r", "r2"]) else { return };
+    let service = Service::new("steady", 52);
+    let staying = stage.ready(&["l", "r"]);
+    let all = stage.ready(&["l", "r", "l2", "r2"]);
+    stage.serve(&service.clone().endpoints(staying.clone()));
+    stage.start(&Path::Socket.flags());
+    let traffic = Traffic::start(&stage, &service);
+    let started = Instant::now();
+    for endpoints in [all, staying].into_iter().cycle().take(1_000) {
+        stage.serve(&service.clone().endpoints(endpoints));
+    }
+    println!("\n1,000 changes of endpoints in {:.1?}", started.elapsed());
+    let last = service.tcp(Via::NodePort, stage.node(), 0);
+    let settled = || answers_are(stage.lab.client(), &Probe::tcp(last), &["l", "r"]);
+    wait_until(LATE, "the last change is followed", settled).unwrap();
+    traffic.finish();
+}
+
+#[test]
+fn a_full_conntrack_table_keeps_what_it_has() {
+    let Some(mut stage) = Stage::new("full", &["l"], &["r"]) else { return };
+    let service = Service::new("steady", 53).endpoints(stage.ready(&["l", "r"]));
+    stage.serve(&service);
+    let entries = (4 * u32::from(LONG)).to_string();
+    stage.start(&["--conntrack-entries", &entries]);
+    let (client, node) = (stage.lab.client(), stage.node());
+    let ways = [(Via::NodePort, 0), (Via::NodePort, 1), (Via::Balancer, 0), (Via::Balancer, 1)];
+    let holds = ways.map(|(via, family)| client.hold_many(service.tcp(via, node, family), LONG / 4).unwrap());
+    // Every flow takes two entries, so these do not fit. What does not fit fails, and moves its counter.
+    let loads = ways.map(|(via, family)| client.load(service.tcp(via, node, family), RATE / 4).unwrap());
+    let full = || metric(stage.agent(), "roadstead_agent_not_forwarded_total{").is_some();
+    wait_until(READY, "the table is full", full).unwrap();
+    // In-cluster traffic of the socket path needs no entry.
+    let inside = Probe::tcp(service.tcp(Via::ClusterIp, node, 0));
+    served_for(SETTLED, stage.place(From::Pod), &inside, &["l", "r"]);
+    let failed: u64 = loads.into_iter().map(|load| load.finish().unwrap().failed).sum();
+    assert!(failed > 0, "the table was never full");
+    for hold in holds {
+        let report = hold.finish().unwrap();
+        assert!(report.broken == 0 && report.fewest > 10, "{report:?}");
+        println!(
+            "| held | {} lines, at least {} each, slowest {} us |",
+            report.exchanged, report.fewest, report.slowest_us
+        );
+    }
+    // Expired flows make room again.
+    let served = || answers_are(client, &Probe::tcp(service.tcp(Via::NodePort, node, 0)), &["l", "r"]);
+    wait_until(ROOM, "new connections are served again", served).unwrap();
+}
+
+/// Half-open flows are kept for 20 s, closed ones for 30 s.
+const ROOM: Duration = Duration::from_secs(45);
+
+/// A program of the agent with another layout of its maps, where the environment names one.
+pub(crate) fn upgraded_agent() -> Option<PathBuf> {
+    let next = std::env::var_os(NEXT_AGENT).filter(|path| !path.is_empty()).map(PathBuf::from);
+    if next.is_none() {
+        eprintln!("no agent of another map layout, as {NEXT_AGENT} names none: that step is left out");
+    }
+    next
+}
+
+/// Traffic of this test's own, for as long as something could go wrong.
+fn served(stage: &Stage, service: &Service, time: Duration) {
+    let to = service.tcp(Via::NodePort, stage.node(), 0);
+    served_for(time, stage.lab.client(), &Probe::tcp(to), &["l", "r"]);
+}
