@@ -23,6 +23,7 @@ use roadstead_dataplane::{
     node::{NodeAddresses, NodeSettings, NodeState},
     pins::Pins,
     reconcile::{GRACE, Reconciler, Removal},
+    traffic::TrafficMaps,
 };
 use roadstead_model::{Problem, Severity, Snapshot};
 use roadstead_telemetry::Health;
@@ -51,6 +52,7 @@ pub(crate) struct Agent {
     earlier: Option<Earlier>,
     reconciler: Reconciler<KernelMaps>,
     flows: FlowMaps,
+    traffic: TrafficMaps,
     uplinks: Attached,
     internals: Attached,
     netns_cookie: u64,
@@ -84,6 +86,7 @@ impl Agent {
         if let Some(earlier) = &earlier {
             earlier.copy_services(&mut maps).context("cannot take over the Services of an earlier agent")?;
         }
+        let traffic = TrafficMaps::open(programs.pins()).context("cannot open the counters")?;
         let reconciler = Reconciler::recover(maps).context("cannot read the maps back")?;
         let devices = Devices::look(&flags.devices)?;
         let netns_cookie = netns_cookie().context("cannot learn the cookie of the network namespace")?;
@@ -96,6 +99,7 @@ impl Agent {
             earlier,
             reconciler,
             flows,
+            traffic,
             uplinks: Attached::new(Role::Uplink),
             internals: Attached::new(Role::Internal),
             netns_cookie,
@@ -291,6 +295,9 @@ impl Agent {
         match counters::drops(&self.flows) {
             Ok(drops) => self.metrics.drops(&drops, |id| self.reconciler.port_name(id)),
             Err(error) => warn!(%error, "cannot read the drop counters"),
+        }
+        if let Err(error) = self.metrics.traffic(&self.traffic, &self.reconciler) {
+            warn!(error = format!("{:#}", anyhow::Error::from(error)), "cannot read the traffic counters");
         }
     }
 

@@ -8,7 +8,7 @@ use roadstead_model::Selection;
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
-use crate::{check::CheckFlags, get::GetFlags};
+use crate::{check::CheckFlags, explain::ExplainFlags, get::GetFlags, status::StatusFlags, trace::TraceFlags};
 
 /// Balances Service traffic on this node.
 #[derive(Debug, Parser)]
@@ -36,15 +36,12 @@ pub(crate) enum Command {
     },
     /// Show objects as the daemons understand them.
     Get(GetFlags),
+    /// Show how this node would treat a new flow, and which rule says so.
+    Explain(Box<ExplainFlags>),
     /// Show what is attached and what the maps hold; needs no daemon.
-    Status {
-        /// Where the agent's pins are.
-        #[arg(long, env = "ROADSTEAD_BPFFS", default_value = DEFAULT_BPFFS)]
-        bpffs: PathBuf,
-        /// Every frontend with its endpoints, and every flow.
-        #[arg(long)]
-        maps: bool,
-    },
+    Status(Box<StatusFlags>),
+    /// Show new flows and refusals as they happen.
+    Trace(Box<TraceFlags>),
     /// Detach and unpin everything that `run` has left in the kernel.
     Cleanup {
         /// Where the agent's pins are.
@@ -53,7 +50,7 @@ pub(crate) enum Command {
     },
 }
 
-const DEFAULT_BPFFS: &str = "/sys/fs/bpf/roadstead";
+pub(crate) const DEFAULT_BPFFS: &str = "/sys/fs/bpf/roadstead";
 
 /// Flags of `run`. Each is also an environment variable, and a key of the file that `--config` names.
 #[derive(Debug, Args)]
@@ -144,7 +141,7 @@ impl LoadBalancing {
 }
 
 /// A CIDR without the bits behind its length.
-fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     text.parse().map(|network: IpNet| network.trunc()).map_err(|_| format!("{text:?} is no CIDR"))
 }
 
@@ -172,14 +169,20 @@ impl std::str::FromStr for NodePortAddresses {
     }
 }
 
+impl NodePortAddresses {
+    /// The network, if it is one.
+    pub(crate) fn network(&self) -> Option<IpNet> {
+        match self {
+            Self::Primary => None,
+            Self::Network(network) => Some(*network),
+        }
+    }
+}
+
 impl RunFlags {
     /// The networks of `--nodeport-addresses`; none means the primary addresses.
     pub(crate) fn node_port_networks(&self) -> Vec<IpNet> {
-        let network = |value: &NodePortAddresses| match value {
-            NodePortAddresses::Primary => None,
-            NodePortAddresses::Network(network) => Some(*network),
-        };
-        self.nodeport_addresses.iter().filter_map(network).collect()
+        self.nodeport_addresses.iter().filter_map(NodePortAddresses::network).collect()
     }
 }
 

@@ -10,7 +10,9 @@
 mod agent;
 mod cgroup;
 mod check;
+mod desired;
 mod devices;
+mod explain;
 mod flags;
 mod get;
 mod health_check;
@@ -19,6 +21,8 @@ mod netlink;
 mod run;
 mod status;
 mod table;
+mod trace;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -46,7 +50,12 @@ fn try_main() -> anyhow::Result<ExitCode> {
         }
         Command::Check { paths, options } => check::run(&paths, &options),
         Command::Get(flags) => get::run(&flags),
-        Command::Status { bpffs, maps } => status::run(&bpffs, maps),
+        Command::Explain(flags) => explain::run(&flags),
+        Command::Status(flags) => status::run(&flags),
+        Command::Trace(flags) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(trace::run(&flags)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Cleanup { bpffs } => {
             roadstead_dataplane::cleanup::run(&bpffs)?;
             println!("removed every program, map and link pinned in {}", bpffs.display());

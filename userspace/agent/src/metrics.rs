@@ -6,8 +6,17 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 use roadstead_abi::DropReason;
-use roadstead_dataplane::{conntrack::Collected, counters::DropCount, frontends::ServicePortName};
+use roadstead_dataplane::{
+    conntrack::Collected,
+    counters::DropCount,
+    frontends::{EndpointAddress, ServicePortName},
+    maps::{MapError, Maps},
+    reconcile::Reconciler,
+    traffic::TrafficMaps,
+};
 use roadstead_model::{Severity, Snapshot};
+
+use crate::traffic::Traffic;
 
 /// Handles of all metrics.
 pub(crate) struct Metrics {
@@ -19,6 +28,8 @@ pub(crate) struct Metrics {
     conntrack_entries: IntGauge,
     conntrack_freed: IntCounter,
     drops: IntCounterVec,
+    services: Traffic<ServicePortName>,
+    backends: Traffic<EndpointAddress>,
     /// Counts already told: the kernel's counters only grow, and survive this process.
     told: HashMap<(DropReason, u32), u64>,
 }
@@ -52,6 +63,8 @@ impl Metrics {
                 IntCounter::new("roadstead_agent_conntrack_freed_total", "Expired conntrack entries freed.")?,
             )?,
             drops: with(registry, IntCounterVec::new(drops, &["reason", "namespace", "service", "port"])?)?,
+            services: Traffic::register(registry)?,
+            backends: Traffic::register(registry)?,
             told: HashMap::new(),
         })
     }
@@ -80,6 +93,14 @@ impl Metrics {
     pub(crate) fn conntrack(&self, collected: &Collected) {
         self.conntrack_entries.set(count(collected.live));
         self.conntrack_freed.inc_by(collected.freed as u64);
+    }
+
+    /// What Services and backends have carried, by the ids that the reconciler has given them.
+    pub(crate) fn traffic<M: Maps>(&mut self, maps: &TrafficMaps, ids: &Reconciler<M>) -> Result<(), MapError> {
+        let (ports, backends) = ids.ids_end();
+        self.services.told(&maps.services(ports)?, |id| ids.port_name(id));
+        self.backends.told(&maps.backends(backends)?, |id| ids.backend_name(id));
+        Ok(())
     }
 
     /// The programs' counters.

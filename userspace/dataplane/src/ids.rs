@@ -44,6 +44,11 @@ impl<N: Clone + Eq + Hash> Ids<N> {
         self.by_name.len()
     }
 
+    /// Every number from here on is free.
+    pub(crate) fn end(&self) -> u32 {
+        self.count()
+    }
+
     pub(crate) fn id(&self, name: &N) -> Option<u32> {
         self.by_name.get(name).copied()
     }

@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod attach;
+mod batch;
 mod claims;
 pub mod cleanup;
 pub mod clock;
@@ -16,8 +17,10 @@ pub mod compiler;
 pub mod conntrack;
 pub mod counters;
 pub mod dump;
+pub mod explain;
 #[cfg(test)]
 mod fake_maps;
+pub mod fill;
 mod filter;
 #[cfg(test)]
 mod fixture;
@@ -38,9 +41,12 @@ pub mod reconcile;
 mod recover;
 mod slots;
 mod syscall;
+pub mod testmaps;
 pub mod testrun;
 mod tombstones;
 pub mod topology;
+pub mod trace;
+pub mod traffic;
 
 pub use syscall::netns_cookie;
 pub use tombstones::TOMBSTONE_LIFETIME;

@@ -8,8 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::{Map, MapData, MapError as AyaMapError};
 use nix::{mount, sys::statfs};
 use roadstead_abi::ABI_VERSION;
+
+use crate::maps::MapError;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
@@ -146,4 +149,14 @@ pub fn remove_all(folder: &Path) -> Result<(), PinsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(|source| PinsError::Io { path: folder.to_path_buf(), source }),
     }
+}
+
+/// Opens one pinned map with its types.
+pub(crate) fn open_map<T>(pins: &Pins, name: &'static str) -> Result<T, MapError>
+where
+    T: TryFrom<Map, Error = AyaMapError>,
+{
+    let failed = |operation| move |source| MapError { map: name, operation, source: Box::new(source) };
+    let data = MapData::from_pin(pins.maps().join(name)).map_err(failed("find"))?;
+    Map::from_map_data(data).and_then(T::try_from).map_err(failed("open"))
 }

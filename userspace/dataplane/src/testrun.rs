@@ -31,10 +31,18 @@ impl Programs {
     /// # Errors
     /// See [`TestRunError`].
     pub fn run(&self, name: &str, frame: &[u8]) -> Result<Ran, TestRunError> {
+        self.run_on(name, frame, 0)
+    }
+
+    /// The same on a frame of another device, by its index; 0 and 1 are the loopback device.
+    ///
+    /// # Errors
+    /// See [`TestRunError`].
+    pub fn run_on(&self, name: &str, frame: &[u8], ifindex: u32) -> Result<Ran, TestRunError> {
         let Some(Program::SchedClassifier(program)) = self.program(name) else {
             return Err(TestRunError::NoSuchProgram(name.to_owned()));
         };
-        run(program, frame)
+        run(program, frame, ifindex)
     }
 
     /// Instructions that the verifier walked for a program; `None` where the kernel does not tell (before 5.16).
@@ -44,10 +52,18 @@ impl Programs {
     }
 }
 
-fn run(program: &SchedClassifier, frame: &[u8]) -> Result<Ran, TestRunError> {
+/// Offset of `ifindex` in `struct __sk_buff`, and the part of the structure up to its end.
+const IFINDEX: usize = 40;
+const CONTEXT: usize = IFINDEX + 4;
+
+fn run(program: &SchedClassifier, frame: &[u8], ifindex: u32) -> Result<Ran, TestRunError> {
+    let mut context = [0; CONTEXT];
+    context[IFINDEX..].copy_from_slice(&ifindex.to_ne_bytes());
+    let ctx_in = (ifindex > 1).then_some(context.as_slice());
     // An ICMP error is longer than the packet it answers.
     let mut packet = vec![0; frame.len() + 128];
-    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut packet), ..TestRunOptions::default() };
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(&mut packet), ctx_in, ..TestRunOptions::default() };
     let result = program.test_run(options).map_err(|error| TestRunError::Refused(Box::new(error)))?;
     packet.truncate(usize::try_from(result.data_size_out).unwrap_or(0));
     Ok(Ran { verdict: result.return_value.cast_signed(), packet })
