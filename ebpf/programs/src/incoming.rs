@@ -175,5 +175,5 @@ fn forward(ctx: &TcContext, scratch: &Scratch, packet: &Packet) -> Result<i32, D
     }
     rewrite::apply(ctx, packet, &scratch.key, &scratch.entry)?;
     counters::packet(&scratch.entry, ctx.len());
-    Ok(route::send(&scratch.entry))
+    Ok(route::send(ctx, &scratch.entry))
 }

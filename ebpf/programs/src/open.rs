@@ -49,8 +49,10 @@ pub(crate) fn flow(ctx: &TcContext, scratch: &mut Scratch, node: &NodeConfig, ar
         return Err(Drop::of(DropReason::NoNodeAddress, id));
     }
     let reply_device = reply_device(ctx, scratch, source, &way, arrival).map_err(|reason| Drop::of(reason, id))?;
-    let (forward_ifindex, forward_flags) = next(ctx, way.forward, device);
-    let (reply_ifindex, reply_flags) = next(ctx, way.reply, reply_device);
+    // What is met on the loopback device has its way through the stack already.
+    let is_there = matches!(way.forward, Next::Loopback) && route::ifindex(ctx) == LOOPBACK;
+    let (forward_ifindex, forward_flags) = if is_there { (0, 0) } else { next(way.forward, device) };
+    let (reply_ifindex, reply_flags) = next(way.reply, reply_device);
     let at_egress = if way.at_egress { ct_flags::AT_EGRESS } else { 0 };
     let flow = NewFlow {
         key: &scratch.key,
@@ -106,12 +108,10 @@ fn reply_device(
 
 /// The device and the flags of an entry whose packets go there.
 #[inline(always)]
-fn next(ctx: &TcContext, next: Next, device: u32) -> (u32, u32) {
+fn next(next: Next, device: u32) -> (u32, u32) {
     match next {
         Next::Stack => (0, 0),
         Next::Device => (device, 0),
-        // Where it is met on the loopback device the stack knows the way already.
-        Next::Loopback if route::ifindex(ctx) == LOOPBACK && device == 0 => (0, 0),
         Next::Loopback => (LOOPBACK, ct_flags::INGRESS),
     }
 }

@@ -114,5 +114,5 @@ fn translate(ctx: &TcContext, scratch: &Scratch, packet: &Packet) -> Result<i32,
     }
     rewrite::apply(ctx, packet, &scratch.key, &scratch.entry)?;
     counters::packet(&scratch.entry, ctx.len());
-    Ok(route::send(&scratch.entry))
+    Ok(route::send(ctx, &scratch.entry))
 }

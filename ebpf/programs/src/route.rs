@@ -57,12 +57,16 @@ pub(crate) fn place(
 
 /// Sends the packet on as its flow's entry says.
 #[inline(always)]
-pub(crate) fn send(entry: &CtEntry) -> i32 {
+pub(crate) fn send(ctx: &TcContext, entry: &CtEntry) -> i32 {
     if entry.ifindex == 0 {
         return NEXT;
     }
     if entry.flags & ct_flags::INGRESS != 0 {
-        return back(entry.ifindex, BPF_F_INGRESS);
+        // To another hardware address than the loopback device's, which is zero, the packet would be another host's.
+        return match ctx.store(0, &[0_u8; 6], 0) {
+            Ok(()) => back(entry.ifindex, BPF_F_INGRESS),
+            Err(_) => SHOT,
+        };
     }
     // SAFETY: no parameters are passed, so the helper looks the neighbour of the packet's destination up itself.
     (unsafe { bpf_redirect_neigh(entry.ifindex, core::ptr::null_mut(), 0, 0) }) as i32

@@ -119,5 +119,6 @@ pub(crate) fn node(name: &str, address: &str) -> Arc<Node> {
         external_ips: vec![],
         pod_cidrs: vec![],
         network_unavailable: false,
+        is_going: false,
     })
 }

@@ -44,6 +44,11 @@ impl<N: Clone + Eq + Hash> Ids<N> {
         self.by_name.len()
     }
 
+    /// Every number from here on is free.
+    pub(crate) fn end(&self) -> u32 {
+        self.count()
+    }
+
     pub(crate) fn id(&self, name: &N) -> Option<u32> {
         self.by_name.get(name).copied()
     }
@@ -118,8 +123,7 @@ impl<N: Clone + Eq + Hash> Ids<N> {
         self.entry(id).is_some_and(|entry| entry.holders > 0)
     }
 
-    /// Every number from here on is free.
-    pub(crate) fn count(&self) -> u32 {
+    fn count(&self) -> u32 {
         u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }
 

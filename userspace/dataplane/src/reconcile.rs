@@ -296,7 +296,7 @@ impl<M: Maps> Reconciler<M> {
         self.ports.name(id)
     }
 
-    /// The backend of an id.
+    /// The backend of an id, for the labels of counters.
     #[must_use]
     pub fn backend_name(&self, id: u32) -> Option<&EndpointAddress> {
         self.backends.name(id)
@@ -305,7 +305,7 @@ impl<M: Maps> Reconciler<M> {
     /// The numbers from which on no Service port and no backend has its id.
     #[must_use]
     pub fn ids_end(&self) -> (u32, u32) {
-        (self.ports.count(), self.backends.count())
+        (self.ports.end(), self.backends.end())
     }
 
     /// Frontends, backends and slots in use.

@@ -124,8 +124,10 @@ fn candidate<V: View, R: Routes>(
         Ok(device) => device,
         Err(reason) => return refused(chosen, reason),
     };
-    let (forward_ifindex, forward_flags) = next(packet, way.forward, device);
-    let (reply_ifindex, reply_flags) = next(packet, way.reply, reply_device);
+    // What is met on the loopback device has its way through the stack already.
+    let is_there = matches!(way.forward, Next::Loopback) && packet.ifindex == LOOPBACK;
+    let (forward_ifindex, forward_flags) = if is_there { (0, 0) } else { next(way.forward, device) };
+    let (reply_ifindex, reply_flags) = next(way.reply, reply_device);
     let flow = NewFlow {
         key: &packet.key,
         backend: &backend,
@@ -175,11 +177,10 @@ fn reply_device<V: View, R: Routes>(
     })
 }
 
-fn next(packet: &Packet, next: Next, device: u32) -> (u32, u32) {
+fn next(next: Next, device: u32) -> (u32, u32) {
     match next {
         Next::Stack => (0, 0),
         Next::Device => (device, 0),
-        Next::Loopback if packet.ifindex == LOOPBACK && device == 0 => (0, 0),
         Next::Loopback => (LOOPBACK, ct_flags::INGRESS),
     }
 }
