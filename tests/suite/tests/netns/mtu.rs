@@ -98,7 +98,7 @@ fn fragments_find_their_flow_both_ways() {
     let services = services(&stage);
     services.iter().for_each(|(service, _)| stage.serve(service));
     for path in Path::BOTH {
-        stage.start(&path.flags());
+        stage.start_afresh(&path.flags());
         for (service, endpoint) in &services {
             // IPv6 is still to come (reference 1: a later stage).
             for via in [Via::NodePort, Via::Balancer] {

@@ -32,7 +32,7 @@ fn at(ips: [IpAddr; 2], [tcp, udp]: [u16; 2]) -> [[SocketAddr; 2]; 2] {
 fn hold(stage: &mut Stage, title: &str, flags: &[&str], rows: impl Fn(&Stage, Path) -> Vec<Row<'static>>) {
     let mut faults = 0;
     for path in Path::BOTH {
-        stage.start(&[&MODE, flags, &path.flags()].concat());
+        stage.start_afresh(&[&MODE, flags, &path.flags()].concat());
         faults += check(stage, path, title, &rows(stage, path));
     }
     assert_eq!(faults, 0, "rows differ, see the tables above");
@@ -153,7 +153,7 @@ fn external_ips() -> String {
 fn terminating_endpoints_serve_where_no_other_does() {
     let Some(mut stage) = Stage::new("terminating", &["l1", "l2", "l3"], &["r1"]) else { return };
     for path in Path::BOTH {
-        stage.start(&[MODE, path.flags()].concat());
+        stage.start_afresh(&[MODE, path.flags()].concat());
         let faults = local_rows(&stage, path) + cluster_rows(&stage, path);
         assert_eq!(faults, 0, "rows differ, see the tables above");
     }
