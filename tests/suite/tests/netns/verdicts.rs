@@ -58,9 +58,10 @@ fn without_endpoints_every_address_refuses() {
 #[test]
 fn source_ranges_bound_the_balancers_address_only() {
     let Some(mut stage) = Stage::new("ranges", &["l"], &["r"]) else { return };
-    // The node's own addresses are in it, as the range of a node's network.
-    let ranges = "loadBalancerSourceRanges: [192.168.77.11/32, \" 203.0.113.0/25\", \"fd77::11/128\", \"fd99::/112\"]";
-    let service = Service::new("bounded", 12).spec(ranges).endpoints(stage.ready(&["l", "r"]));
+    // The node's own addresses are in it, as the range of a node's network; white space is no error.
+    let node = "192.168.77.11/32, \"fd77::11/128\", \"fd77::21/128\"";
+    let ranges = format!("loadBalancerSourceRanges: [{node}, \" 203.0.113.0/25 \", \"fd99::/112\"]");
+    let service = Service::new("bounded", 12).spec(&ranges).endpoints(stage.ready(&["l", "r"]));
     stage.serve(&service);
     let forward = Verdict::Forward(&["l", "r"], Seen::Node);
     hold(&mut stage, "Source ranges", &[], |stage, _| {
