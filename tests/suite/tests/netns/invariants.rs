@@ -25,7 +25,7 @@ use std::{
 use roadstead_lab::{Lab, Probe, program, wait_until};
 
 use super::{
-    fixture::{LATE, READY, served_for},
+    fixture::{LATE, READY, finish_all, served_for},
     services::{Service, UDP, Via},
     stage::{BLOCKED, From, Path, Stage},
 };
@@ -95,6 +95,9 @@ fn pairs_of_conntrack_are_whole() {
     let service = Service::new("pairs", 64).endpoints(stage.ready(&["l", "r"]));
     stage.serve(&service);
     stage.start(&[Path::Packet.flags().as_slice(), &["--conntrack-entries", "300"]].concat());
+    // Some that are there at the end, when those of the others have expired.
+    let held = [0, 1].map(|family| stage.lab.client().hold_many(service.tcp(Via::Balancer, stage.node(), family), 10));
+    let held = held.map(Result::unwrap);
     let asks = [(From::External, Via::NodePort), (From::External, Via::Balancer), (From::Pod, Via::ClusterIp)];
     let flows = asks.into_iter().flat_map(|ask| [(ask, 0), (ask, 1)]);
     let loads: Vec<_> = flows
@@ -105,10 +108,14 @@ fn pairs_of_conntrack_are_whole() {
         stage.kill();
         stage.start(&Path::Packet.flags());
     }
-    let failed: u64 = loads.into_iter().map(|load| load.finish().unwrap().failed).sum();
+    let failed: u64 = finish_all(loads).iter().map(|report| report.failed).sum();
     assert!(failed > 0, "the table was never full");
     wait_until(READY, "every entry has its other half", || halves(&stage.lab).is_empty())
         .unwrap_or_else(|error| panic!("{error}: {:#?}", halves(&stage.lab)));
+    for hold in held {
+        let report = hold.finish().unwrap();
+        assert_eq!(report.broken, 0, "{report:?}");
+    }
 }
 
 /// Entries whose other half is not there.
