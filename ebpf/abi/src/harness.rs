@@ -2,7 +2,7 @@
 
 /// Bytes of a frame that are restored before every run: the headers, IPv6's included.
 pub const HEADER: usize = 80;
-/// Lookups in one run of the harness's `lookup`.
+/// Lookups in one run of the harness's `lookup_row`.
 pub const LOOKUPS: u32 = 64;
 /// Entries of the harness's own table.
 pub const TABLE: u32 = crate::limits::CONNTRACK;

@@ -173,6 +173,13 @@ impl Probe {
         self.with("--timeout").with(timeout.as_millis().to_string())
     }
 
+    /// The own address, where one was chosen.
+    #[must_use]
+    pub fn own(&self) -> Option<IpAddr> {
+        let at = self.0.iter().position(|argument| argument == "--from")?;
+        self.0.get(at + 1)?.to_str()?.parse().ok()
+    }
+
     /// Where a TCP or UDP probe goes to.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {

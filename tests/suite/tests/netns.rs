@@ -19,6 +19,7 @@ mod netns {
     mod host;
     mod ingress;
     mod inside;
+    mod invariants;
     mod matrix;
     mod mtu;
     mod picks;

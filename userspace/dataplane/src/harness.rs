@@ -20,10 +20,12 @@ use crate::load::Programs;
 
 /// The slot of the program that does nothing.
 pub const NULL: u32 = 0;
-/// The slot of the yardstick; a run of it is [`LOOKUPS`] lookups.
-pub const LOOKUP: u32 = 1;
+/// The slot of the yardstick: one lookup.
+pub const LOOKUP_ONCE: u32 = 1;
+/// The slot of the other yardstick; a run of it is [`LOOKUPS`] lookups.
+pub const LOOKUP_ROW: u32 = 2;
 /// The slot of the first program under test.
-pub const FIRST: u32 = 2;
+pub const FIRST: u32 = 3;
 
 /// What the harness itself returns where it could not do its part.
 const FAILED: u32 = 99;
@@ -100,7 +102,7 @@ impl Harness {
         let round = Array::try_from(map(&mut ebpf, "ROUND")?)?;
         let table = HashMap::try_from(map(&mut ebpf, "TABLE")?)?;
         let mut slots = ProgramArray::try_from(map(&mut ebpf, "PROGRAMS")?)?;
-        for (slot, name) in [(NULL, "null"), (LOOKUP, "lookup")] {
+        for (slot, name) in [(NULL, "null"), (LOOKUP_ONCE, "lookup_once"), (LOOKUP_ROW, "lookup_row")] {
             fill_slot(&mut slots, slot, name, ebpf.program(name))?;
         }
         for (slot, name) in (FIRST..).zip(names) {
@@ -170,9 +172,9 @@ impl Harness {
     }
 }
 
-/// A single lookup's part of what a run of [`LOOKUP`] takes.
+/// A single lookup's part of what a run of [`LOOKUP_ROW`] takes.
 #[must_use]
-pub fn per_lookup(nanoseconds: f64) -> f64 {
+pub fn per_lookup_of_row(nanoseconds: f64) -> f64 {
     nanoseconds / f64::from(LOOKUPS)
 }
 

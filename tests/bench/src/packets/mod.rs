@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use nix::net::if_::if_nametoindex;
 use roadstead_abi::limits;
-use roadstead_dataplane::harness::{FIRST, Harness, LOOKUP, Measured, NULL, per_lookup};
+use roadstead_dataplane::harness::{FIRST, Harness, LOOKUP_ONCE, LOOKUP_ROW, Measured, NULL, per_lookup_of_row};
 use roadstead_dataplane::load::Programs;
 use roadstead_dataplane::maps::FlowMaps;
 use roadstead_dataplane::pins::Pins;
@@ -78,17 +78,25 @@ struct Bench {
 struct Line {
     case: Case,
     net: Vec<f64>,
-    lookup: Vec<f64>,
+    once: Vec<f64>,
+    row: Vec<f64>,
 }
 
 impl Line {
     fn new(case: Case) -> Self {
-        Self { case, net: Vec::new(), lookup: Vec::new() }
+        Self { case, net: Vec::new(), once: Vec::new(), row: Vec::new() }
     }
 
     fn json(&self) -> serde_json::Value {
         let Case { program, kind, flows, .. } = &self.case;
-        json!({ "program": program, "kind": kind.name(), "flows": flows, "net_ns": self.net, "lookup_ns": self.lookup })
+        json!({
+            "program": program,
+            "kind": kind.name(),
+            "flows": flows,
+            "net_ns": self.net,
+            "lookup_ns": self.once,
+            "lookup_in_a_row_ns": self.row,
+        })
     }
 }
 
@@ -136,17 +144,19 @@ impl Bench {
         let null = self.run(first, Some(NULL), packets)?.nanoseconds;
         let mut lookups = Vec::new();
         for yardstick in yardsticks {
-            let net = self.run(yardstick, Some(LOOKUP), packets / 16)?.nanoseconds - null;
-            lookups.push((yardstick.flows, per_lookup(net)));
+            let once = self.run(yardstick, Some(LOOKUP_ONCE), packets)?.nanoseconds - null;
+            let row = self.run(yardstick, Some(LOOKUP_ROW), packets / 16)?.nanoseconds - null;
+            lookups.push((yardstick.flows, once, per_lookup_of_row(row)));
         }
         for line in lines {
             // New flows fill the table; it holds those of all rounds.
             let packets = if line.case.kind == Kind::New { packets / 40 } else { packets };
             line.net.push(self.run(&mut line.case, None, packets)?.nanoseconds - null);
-            let fitting = lookups.iter().find(|(flows, _)| *flows == line.case.flows);
+            let fitting = lookups.iter().find(|(flows, ..)| *flows == line.case.flows);
             // What has another number of flows is compared with the middle one.
-            let fitting = fitting.or(lookups.get(1)).context("no lookup was measured")?;
-            line.lookup.push(fitting.1);
+            let (_, once, row) = fitting.or(lookups.get(1)).context("no lookup was measured")?;
+            line.once.push(*once);
+            line.row.push(*row);
         }
         Ok(())
     }

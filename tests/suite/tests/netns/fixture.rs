@@ -9,7 +9,8 @@ use std::{
 };
 
 use roadstead_lab::{
-    Lab, Node, Place, Probe, Program, Topology, demo::Cluster, program, wait_for, wait_until, who_has,
+    Lab, LoadReport, Node, Place, Probe, Program, Running, Topology, demo::Cluster, program, wait_for, wait_until,
+    who_has,
 };
 
 /// How long a daemon may take until it is ready.
@@ -125,6 +126,14 @@ pub(crate) fn served_for(time: Duration, place: &Place, probe: &Probe, expected:
     while started.elapsed() < time {
         assert!(answers_are(place, probe, expected), "{}: {probe:?}", place.name());
     }
+}
+
+/// The reports of loads that end side by side: each may wait for its last connections.
+pub(crate) fn finish_all(running: impl IntoIterator<Item = Running<LoadReport>>) -> Vec<LoadReport> {
+    std::thread::scope(|scope| {
+        let ends: Vec<_> = running.into_iter().map(|probe| scope.spawn(move || probe.finish().unwrap())).collect();
+        ends.into_iter().map(|end| end.join().unwrap()).collect()
+    })
 }
 
 /// A request to the demo's host at an address of the proxy; the certificate is verified.

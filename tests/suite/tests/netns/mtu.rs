@@ -98,7 +98,7 @@ fn fragments_find_their_flow_both_ways() {
     let services = services(&stage);
     services.iter().for_each(|(service, _)| stage.serve(service));
     for path in Path::BOTH {
-        stage.start(&path.flags());
+        stage.start_afresh(&path.flags());
         for (service, endpoint) in &services {
             // IPv6 is still to come (reference 1: a later stage).
             for via in [Via::NodePort, Via::Balancer] {
@@ -125,8 +125,13 @@ fn assert_large_answer(place: &Place, to: SocketAddr, endpoint: &str) {
 }
 
 fn is_fragment(frame: &[u8]) -> bool {
-    let more_or_offset = frame.get(20..22).is_some_and(|word| word[0] & 0x3f != 0 || word[1] != 0);
-    frame.get(12..14) == Some(&[0x08, 0x00]) && more_or_offset
+    const FRAGMENT_HEADER: u8 = 44;
+    match frame.get(12..14) {
+        // "More fragments", or an offset.
+        Some([0x08, 0x00]) => frame.get(20..22).is_some_and(|word| word[0] & 0x3f != 0 || word[1] != 0),
+        Some([0x86, 0xdd]) => frame.get(20) == Some(&FRAGMENT_HEADER),
+        _ => false,
+    }
 }
 
 /// An ICMP error "too big" (RFC 792 3/4, RFC 4443 2/0), to a place about a packet that it sent: the inner source is the

@@ -24,7 +24,7 @@ fn a_client_stays_with_its_endpoint() {
     let service = sticky(21, 600).endpoints(stage.ready(&["l1", "l2", "r1", "r2"]));
     for path in Path::BOTH {
         stage.serve(&service);
-        stage.start(&[MODE, path.flags()].concat());
+        stage.start_afresh(&[MODE, path.flags()].concat());
         for (from, family) in [From::Pod, From::External].into_iter().flat_map(|from| [(from, 0), (from, 1)]) {
             let place = stage.place(from);
             // All addresses of the port share it.
@@ -109,7 +109,7 @@ fn hints_keep_traffic_near() {
     ];
     let service = Service::new("near", 24).spec("trafficDistribution: PreferClose");
     for path in Path::BOTH {
-        stage.start(&[MODE, path.flags()].concat());
+        stage.start_afresh(&[MODE, path.flags()].concat());
         for (name, endpoints, expected) in &cases {
             stage.serve(&service.clone().endpoints(endpoints.clone()));
             for (from, via) in
@@ -135,7 +135,7 @@ fn an_endpoint_reaches_itself() {
     stage.serve(&alone);
     stage.serve(&both);
     for (mode, path) in ["preserve", "kube-proxy"].into_iter().flat_map(|mode| Path::BOTH.map(|path| (mode, path))) {
-        stage.start(&[["--masquerade", mode], path.flags()].concat());
+        stage.start_afresh(&[["--masquerade", mode], path.flags()].concat());
         let pod = stage.server("l");
         for (via, family) in WAYS.into_iter().flat_map(|via| [(via, 0), (via, 1)]) {
             let what = format!("mode {mode}, {path:?} path, {via:?}, family {family}");

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
-use roadstead_lab::{Daemon, EchoPorts, Lab, Place, Process, Program, wait_for, wait_until};
+use roadstead_lab::{Daemon, EchoPorts, Lab, Place, Process, Program, program, wait_for, wait_until};
 
 use super::fixture::{LATE, READY, ips, lab};
 use super::services::{Endpoint, Service};
@@ -159,6 +159,16 @@ impl Stage {
     pub(crate) fn start(&mut self, flags: &[&str]) {
         let command = self.lab.node("node-a").command(Program::Agent).unwrap();
         self.start_by(command, flags);
+    }
+
+    /// The same where nothing of an earlier agent is left. Flows are never judged again, so a look at new verdicts must
+    /// not meet the flows of the last one, of which a client may choose a port again.
+    pub(crate) fn start_afresh(&mut self, flags: &[&str]) {
+        self.stop();
+        let mut cleanup = Command::new(program("roadstead").unwrap());
+        let status = cleanup.arg("cleanup").arg("--bpffs").arg(self.lab.node("node-a").bpffs()).status();
+        assert!(status.unwrap().success(), "{cleanup:?}");
+        self.start(flags);
     }
 
     /// The same with another build of it.

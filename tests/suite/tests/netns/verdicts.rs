@@ -32,7 +32,7 @@ fn at(ips: [IpAddr; 2], [tcp, udp]: [u16; 2]) -> [[SocketAddr; 2]; 2] {
 fn hold(stage: &mut Stage, title: &str, flags: &[&str], rows: impl Fn(&Stage, Path) -> Vec<Row<'static>>) {
     let mut faults = 0;
     for path in Path::BOTH {
-        stage.start(&[&MODE, flags, &path.flags()].concat());
+        stage.start_afresh(&[&MODE, flags, &path.flags()].concat());
         faults += check(stage, path, title, &rows(stage, path));
     }
     assert_eq!(faults, 0, "rows differ, see the tables above");
@@ -58,9 +58,10 @@ fn without_endpoints_every_address_refuses() {
 #[test]
 fn source_ranges_bound_the_balancers_address_only() {
     let Some(mut stage) = Stage::new("ranges", &["l"], &["r"]) else { return };
-    // The node's own addresses are in it, as the range of a node's network.
-    let ranges = "loadBalancerSourceRanges: [192.168.77.11/32, \" 203.0.113.0/25\", \"fd77::11/128\", \"fd99::/112\"]";
-    let service = Service::new("bounded", 12).spec(ranges).endpoints(stage.ready(&["l", "r"]));
+    // The node's own addresses are in it, as the range of a node's network; white space is no error.
+    let node = "192.168.77.11/32, \"fd77::11/128\", \"fd77::21/128\"";
+    let ranges = format!("loadBalancerSourceRanges: [{node}, \" 203.0.113.0/25 \", \"fd99::/112\"]");
+    let service = Service::new("bounded", 12).spec(&ranges).endpoints(stage.ready(&["l", "r"]));
     stage.serve(&service);
     let forward = Verdict::Forward(&["l", "r"], Seen::Node);
     hold(&mut stage, "Source ranges", &[], |stage, _| {
@@ -153,7 +154,7 @@ fn external_ips() -> String {
 fn terminating_endpoints_serve_where_no_other_does() {
     let Some(mut stage) = Stage::new("terminating", &["l1", "l2", "l3"], &["r1"]) else { return };
     for path in Path::BOTH {
-        stage.start(&[MODE, path.flags()].concat());
+        stage.start_afresh(&[MODE, path.flags()].concat());
         let faults = local_rows(&stage, path) + cluster_rows(&stage, path);
         assert_eq!(faults, 0, "rows differ, see the tables above");
     }
