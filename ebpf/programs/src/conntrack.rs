@@ -71,8 +71,8 @@ fn stamp(entry: &CtEntry, pointer: *mut CtEntry, tcp_flags: u8) {
     }
 }
 
-/// Creates both entries of a flow; the forward one stands in `entry` afterwards. `other_key` and `other_entry` are
-/// room to work in.
+/// Creates both entries of a flow; the forward one stands in `entry` afterwards. `other_key`, `other_entry` and `keeps` are
+/// room to work in; the last one is read back so that the verifier walks what follows once (as `packet::Parcel`).
 ///
 /// # Errors
 /// [`DropReason::ConntrackFull`], or [`DropReason::NoSourcePort`] when every port tried is taken.
@@ -82,14 +82,19 @@ pub(crate) fn create(
     entry: &mut CtEntry,
     other_key: &mut roadstead_abi::CtKey,
     other_entry: &mut CtEntry,
+    keeps: &mut u32,
 ) -> Result<(), Drop> {
     let key = flow.key;
     let hash = select::flow_hash(&key.src, &key.dst, key.sport, key.dport);
     flow.write_reply(other_entry);
     flow.write_forward(key.sport, entry);
+    // SAFETY: the reference is valid; volatile, so that the compiler remembers nothing of it.
+    unsafe { core::ptr::from_mut(keeps).write_volatile(u32::from(flow.keeps_source_port())) };
+    // SAFETY: as above.
+    let keeps_source_port = unsafe { core::ptr::from_ref(keeps).read_volatile() } != 0;
     let mut attempt = 0;
     while attempt < limits::SNAT_ATTEMPTS {
-        if attempt > 0 || !flow.keeps_source_port() {
+        if attempt > 0 || !keeps_source_port {
             entry.sport = select::snat_port(hash, attempt);
         }
         entry.write_reverse_key(key.proto, other_key);
@@ -111,9 +116,8 @@ fn insert_forward(flow: &NewFlow<'_>, entry: &mut CtEntry, other_key: &roadstead
         return Err(Drop::of(DropReason::ConntrackFull, flow.service));
     }
     // Another CPU created the flow between our lookup and our insert: its entry stands.
-    // SAFETY: copied out at once, as in `existing`.
-    let winner = unsafe { CONNTRACK.get(flow.key) };
-    *entry = *winner.ok_or(Drop::of(DropReason::Inconsistent, flow.service))?;
+    let winner = CONNTRACK.get_ptr_mut(flow.key).ok_or(Drop::of(DropReason::Inconsistent, flow.service))?;
+    copy(winner, entry);
     Ok(())
 }
 

@@ -73,11 +73,12 @@ fn to_address(destination: &Addr, reason: DropReason) -> i32 {
 }
 
 #[inline(always)]
-fn refuse(ctx: &TcContext, scratch: &Scratch, packet: &Packet, device: Device, drop: Drop) -> i32 {
+fn refuse(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device, drop: Drop) -> i32 {
+    let drop = drop.by_way_of(&mut scratch.drop);
     drop.count();
     let hook = if device == Device::Uplink { hook::UPLINK_IN } else { hook::INT_IN };
     drop.tell(&scratch.key, hook, route::ifindex(ctx));
-    if !drop.reason.is_rejected() {
+    if !drop.is_rejected() {
         return SHOT;
     }
     // What the loopback device sends comes in on it.

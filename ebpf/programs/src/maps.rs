@@ -11,7 +11,7 @@ use roadstead_abi::{
     Peer, RangeData, RejectBudget, SvcKey, SvcValue, Trace, UdpReverseKey, limits,
 };
 
-use crate::packet::Parcel;
+use crate::{drops::Drop, packet::Parcel};
 
 /// Frontends. The agent writes, every program reads.
 #[map]
@@ -122,6 +122,10 @@ pub(crate) struct Scratch {
     pub(crate) parcel: Parcel,
     /// The datagram that a fragment belongs to.
     pub(crate) fragment: FragmentKey,
+    /// Why the packet is refused.
+    pub(crate) drop: Drop,
+    /// Whether a new flow keeps its source port.
+    pub(crate) keeps: u32,
     /// The frontend of a new flow.
     pub(crate) service: SvcValue,
     /// A question to the routing table.

@@ -66,7 +66,8 @@ pub(crate) fn flow(ctx: &TcContext, scratch: &mut Scratch, node: &NodeConfig, ar
         reply_flags: reply_flags | at_egress,
         now: conntrack::now(),
     };
-    conntrack::create(&flow, &mut scratch.entry, &mut scratch.other_key, &mut scratch.other_entry)?;
+    let (entry, keeps) = (&mut scratch.entry, &mut scratch.keeps);
+    conntrack::create(&flow, entry, &mut scratch.other_key, &mut scratch.other_entry, keeps)?;
     counters::connection(id, backend_id);
     Ok(())
 }

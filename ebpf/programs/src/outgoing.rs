@@ -43,11 +43,12 @@ pub(crate) fn run(ctx: &TcContext, device: Device) -> i32 {
 
 /// The answer to a process of this node comes in where the packet would have left.
 #[inline(always)]
-fn refuse(ctx: &TcContext, scratch: &Scratch, packet: &Packet, device: Device, drop: Drop) -> i32 {
+fn refuse(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device, drop: Drop) -> i32 {
+    let drop = drop.by_way_of(&mut scratch.drop);
     drop.count();
     let hook = if device == Device::Uplink { hook::UPLINK_OUT } else { hook::INT_OUT };
     drop.tell(&scratch.key, hook, route::ifindex(ctx));
-    if !drop.reason.is_rejected() {
+    if !drop.is_rejected() {
         return SHOT;
     }
     reject::port_unreachable(ctx, packet, &scratch.key, route::BPF_F_INGRESS).unwrap_or(SHOT)

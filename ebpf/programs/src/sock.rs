@@ -83,7 +83,7 @@ impl Call {
 /// Silence is the packet programs' business: the address stays, and the packets end there.
 #[inline(always)]
 fn refuse(drop: Drop, call: &Call) -> i32 {
-    if !drop.reason.is_rejected() && !matches!(drop.reason, DropReason::Inconsistent) {
+    if !drop.is_rejected() && !drop.is(DropReason::Inconsistent) {
         return ALLOW;
     }
     drop.count();

@@ -20,7 +20,7 @@ use packets::{
     frames::{Frame, Transport},
 };
 use roadstead_abi::{DropReason, ct_flags};
-use roadstead_dataplane::load::{SOCKET_PROGRAMS, UPLINK_PROGRAMS};
+use roadstead_dataplane::load::{INTERNAL_PROGRAMS, SOCKET_PROGRAMS, UPLINK_PROGRAMS};
 
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
@@ -32,7 +32,7 @@ const BUDGET: u32 = 150_000;
 #[test]
 fn every_program_passes_the_verifier_within_its_budget() {
     let Some(bench) = Bench::open() else { return };
-    for name in SOCKET_PROGRAMS.iter().chain(&UPLINK_PROGRAMS) {
+    for name in SOCKET_PROGRAMS.iter().chain(&UPLINK_PROGRAMS).chain(&INTERNAL_PROGRAMS) {
         let verified = bench.programs.verified_instructions(name).unwrap_or_else(|| panic!("{name} is not loaded"));
         println!("{name}: {verified} instructions verified");
         assert!(verified > 0 && verified < BUDGET, "{name}: {verified}");
