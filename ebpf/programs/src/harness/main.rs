@@ -14,7 +14,7 @@ mod maps;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use roadstead_abi::{
     Addr, Be16, CtKey,
-    harness::{HEADER, LOOKUPS, Round},
+    harness::{self, HEADER, LOOKUPS, Round},
 };
 
 use crate::maps::{PROGRAMS, ROUND, TABLE};
@@ -119,12 +119,27 @@ fn write(ctx: &TcContext, round: &Round) -> Option<()> {
         word += 1;
     }
     let (address, port) = round.flow(round.counter);
-    let (address_at, port_at) = if round.side == 0 { SOURCE } else { DESTINATION };
-    // SAFETY: both offsets lie within HEADER.
-    unsafe { ((start + address_at) as *mut [u8; 4]).write(address.to_be_bytes()) };
-    // SAFETY: as above.
-    unsafe { ((start + port_at) as *mut [u8; 2]).write(port.to_be_bytes()) };
+    if round.side & harness::SOURCE != 0 {
+        // SAFETY: SOURCE lies within HEADER.
+        unsafe { set(start, SOURCE, address, port) };
+    }
+    if round.side & harness::DESTINATION != 0 {
+        // SAFETY: DESTINATION lies within HEADER.
+        unsafe { set(start, DESTINATION, address.wrapping_add(harness::APART), port) };
+    }
     Some(())
+}
+
+/// Writes an address and a port.
+///
+/// # Safety
+/// Both offsets lie within what was checked.
+#[inline(always)]
+unsafe fn set(start: usize, at: (usize, usize), address: u32, port: u16) {
+    // SAFETY: as the caller promises.
+    unsafe { ((start + at.0) as *mut [u8; 4]).write(address.to_be_bytes()) };
+    // SAFETY: as above.
+    unsafe { ((start + at.1) as *mut [u8; 2]).write(port.to_be_bytes()) };
 }
 
 /// Tail calls are for GPL-compatible programs.

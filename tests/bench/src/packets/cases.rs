@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use roadstead_abi::harness::{HEADER, Round};
+use roadstead_abi::harness::{APART, DESTINATION, FIRST_PORT, HEADER, PORTS, Round, SOURCE};
 use roadstead_lab::Mac;
 
 use super::PacketsFlags;
@@ -10,7 +10,7 @@ use super::frame::{self, Segment};
 
 /// Numbers of established flows, each a power of two: one that stays in the first cache, and ones that do not.
 pub(crate) const FLOWS: [u32; 3] = [1, 1_024, 65_536];
-/// Flows of the packets that belong to no Service, and of those that begin a flow.
+/// Addresses that belong to no Service, and flows that begin.
 const STRANGERS: u32 = 1_024;
 const NEW: u32 = 1 << 14;
 /// Where clients have their addresses: outside, outside for new flows, in pods, in pods for new flows.
@@ -18,8 +18,9 @@ const CLIENTS: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 0);
 const NEW_CLIENTS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 0);
 const PODS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 150);
 const NEW_PODS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 220);
-/// An address that no Service has anything to do with.
-const STRANGER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 443);
+/// Addresses that no Service has anything to do with. There are many: one alone might share its bit of the filter with a
+/// Service, as some do.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 
 /// What a packet is to the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(crate) struct Case {
 enum Client {
     Sends,
     Receives,
+    IsEither,
 }
 
 /// A kind of packets that a program meets at a device: everything but the number of flows.
@@ -69,10 +71,20 @@ struct Traffic {
 }
 
 impl Traffic {
+    /// Each time both ends of the packet are other strangers.
+    fn of_strangers(self) -> Self {
+        let other = SocketAddrV4::new(Ipv4Addr::from_bits(STRANGER.to_bits() + APART), FIRST_PORT);
+        Self { client: Client::IsEither, clients: STRANGER, other, ..self }
+    }
+
     fn case(self, kind: Kind, flows: u32) -> Case {
         let segment = if kind == Kind::New { Segment::Opening } else { Segment::Middle };
-        let client = SocketAddrV4::new(self.clients, roadstead_abi::harness::FIRST_PORT);
-        let (from, to) = if self.client == Client::Sends { (client, self.other) } else { (self.other, client) };
+        let client = SocketAddrV4::new(self.clients, FIRST_PORT);
+        let (from, to, side) = match self.client {
+            Client::Sends => (client, self.other, SOURCE),
+            Client::Receives => (self.other, client, DESTINATION),
+            Client::IsEither => (client, self.other, SOURCE | DESTINATION),
+        };
         let frame = frame::tcp(self.station, from, to, segment);
         let mut header = [0; HEADER];
         header.iter_mut().zip(&frame).for_each(|(to, from)| *to = *from);
@@ -80,9 +92,12 @@ impl Traffic {
             header,
             counter: 0,
             mask: flows - 1,
-            base: self.clients.to_bits(),
-            side: u32::from(self.client == Client::Receives),
+            ports: if kind == Kind::Stranger { 0 } else { PORTS },
+            // The harness counts the destination from further on.
+            base: self.clients.to_bits().wrapping_sub(if side == DESTINATION { APART } else { 0 }),
+            side,
             slot: 0,
+            reserved: 0,
         };
         Case { program: self.program, kind, flows, device: self.device, frame, round }
     }
@@ -106,7 +121,7 @@ pub(crate) fn all(flags: &PacketsFlags) -> Vec<Case> {
         cases.push(Traffic { clients, ..traffic }.case(Kind::New, NEW));
     }
     for traffic in [outside, to_outside, pod, to_pod] {
-        cases.push(Traffic { other: STRANGER, ..traffic }.case(Kind::Stranger, STRANGERS));
+        cases.push(traffic.of_strangers().case(Kind::Stranger, STRANGERS));
     }
     cases
 }

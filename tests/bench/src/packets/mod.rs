@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use nix::net::if_::if_nametoindex;
+use roadstead_abi::harness::SOURCE;
 use roadstead_abi::limits;
 use roadstead_dataplane::harness::{FIRST, Harness, LOOKUP_ONCE, LOOKUP_ROW, Measured, NULL, per_lookup_of_row};
 use roadstead_dataplane::load::Programs;
@@ -131,7 +132,7 @@ impl Bench {
         let good = match case.kind {
             // The client's port differs from flow to flow; nothing behind the ports may.
             Kind::Stranger => ran.verdict == -1 && ran.packet.get(38..) == case.frame.get(38..),
-            _ if case.round.side == 0 => to == flags.backend,
+            _ if case.round.side == SOURCE => to == flags.backend,
             _ => from == if case.program == "uplink_out" { flags.node_port } else { flags.cluster },
         };
         ensure!(good, "{what}: verdict {}, {from} to {to}", ran.verdict);

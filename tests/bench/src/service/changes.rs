@@ -164,7 +164,10 @@ fn by_size(title: &str, samples: &Samples, plan: &Plan) -> Table {
         let cells = sizes.iter().flat_map(|&size| {
             let (own, first) = (series(size, mode), series(size, Mode::Roadstead));
             let ratio = own.median() / first.median();
-            [spread(&own, time), if ratio.is_finite() { format!("{ratio:.1}x") } else { "-".to_owned() }]
+            [
+                spread(&own, time),
+                if own.is_empty() || !ratio.is_finite() { "-".to_owned() } else { format!("{ratio:.1}x") },
+            ]
         });
         [mode.name().to_owned()].into_iter().chain(cells).collect()
     };

@@ -73,11 +73,11 @@ impl Results {
             let same = |figures: &Vec<Figure>| figures.iter().find(|other| other.is_same(case)).map(Figure::net);
             let cells =
                 self.0.iter().map(|(_, figures)| same(figures).map_or("-".to_owned(), |net| spread(&net, number)));
-            [format!("{}, {}, {}", case.program, case.kind, case.flows)].into_iter().chain(cells).collect()
+            [format!("{}, {}, {}", case.program, case.kind, case.flows_shown())].into_iter().chain(cells).collect()
         };
         let rows = cases.map(row).collect();
         let remarks = vec![
-            "Nothing on a packet's way grows with the number of Services but the tables that it is looked up in."
+            "The same Service and the same flows; only the number of other Services differs. Nothing should grow."
                 .to_owned(),
         ];
         Table { title: "Cost of a packet by number of Services".to_owned(), head, rows, remarks }
@@ -118,6 +118,10 @@ impl Figure {
         self.kind.starts_with("new")
     }
 
+    fn flows_shown(&self) -> String {
+        if self.is_new() { "each".to_owned() } else { self.flows.to_string() }
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         (&self.program, &self.kind, self.flows) == (&other.program, &other.kind, other.flows)
     }
@@ -130,10 +134,9 @@ impl Figure {
         let of = |samples: &[f64]| samples.iter().copied().collect::<Series>();
         let ratio = |other: &[f64]| -> Series { self.net.iter().zip(other).map(|(net, other)| net / other).collect() };
         let two = |value: f64| format!("{value:.2}");
-        let flows = if self.is_new() { "each".to_owned() } else { self.flows.to_string() };
         vec![
             format!("{}, {}", self.program, self.kind),
-            flows,
+            self.flows_shown(),
             spread(&self.net(), number),
             number(of(&self.once).median()),
             spread(&ratio(&self.once), two),
