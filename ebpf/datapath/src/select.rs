@@ -32,8 +32,11 @@ pub fn slot_of_set(set: &EndpointSet, number: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn snat_port(hash: u32, attempt: u32) -> Be16 {
-    // An odd step visits other ports soon even when many flows share a start.
-    let index = hash.wrapping_add(attempt.wrapping_mul(0x9e37)) % (FIRST_LEN + SECOND_LEN);
+    // Each flow has a step of its own: with one for all, taken ports form runs along it, and a third of the ports in use
+    // is enough for a flow to meet none but taken ones. It is odd and below 3,067, so prime to the number of ports, which
+    // is 8 times 3,067: no attempt repeats another.
+    let step = ((hash >> 15) % 3_066) | 1;
+    let index = hash.wrapping_add(attempt.wrapping_mul(step)) % (FIRST_LEN + SECOND_LEN);
     let port = if index < FIRST_LEN { 61_000 + index } else { 10_000 + (index - FIRST_LEN) };
     Be16::new(port as u16)
 }
@@ -95,6 +98,20 @@ mod tests {
         }
         for (index, hit) in hits.into_iter().enumerate() {
             assert!((1_700..=2_300).contains(&hit), "slot {index} was hit {hit} times of 10000");
+        }
+    }
+
+    #[test]
+    fn with_half_of_the_ports_taken_a_flow_finds_a_free_one() {
+        let (src, dst) = (Addr::v4([192, 0, 2, 1]), Addr::v4([198, 51, 100, 1]));
+        let mut taken = [false; 65_536];
+        for flow in 0..(FIRST_LEN + SECOND_LEN) / 2 {
+            let hash = flow_hash(&src, &dst, Be16::new((10_000 + flow) as u16), Be16::new(80));
+            let free = (0..roadstead_abi::limits::SNAT_ATTEMPTS).any(|attempt| {
+                let port = &mut taken[usize::from(snat_port(hash, attempt).get())];
+                !core::mem::replace(port, true)
+            });
+            assert!(free, "flow {flow} finds none");
         }
     }
 

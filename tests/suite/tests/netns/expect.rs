@@ -83,9 +83,8 @@ impl<'a> Flow<'a> {
             let (is_own, is_node) = (own.contains(&as_whom), stage.node_addresses().contains(&as_whom));
             let fits = match self.seen {
                 Seen::Client => is_own,
-                Seen::Node => is_node,
                 Seen::NodeIfRemote if stage.is_near(name) => is_own,
-                Seen::NodeIfRemote => is_node,
+                Seen::Node | Seen::NodeIfRemote => is_node,
                 Seen::NodeOrClient => is_own || is_node,
             };
             if !fits {

@@ -143,8 +143,8 @@ fn hold(stage: &mut Stage, configuration: &Configuration) -> usize {
 fn family_holds(stage: &Stage, path: Path, family: usize, matrix: &Matrix) -> Vec<Result<String, String>> {
     let wire = stage.lab.client().capture("eth0").unwrap();
     let services = services();
-    let to = |(flow, service): (&str, usize)| services[service].tcp(flow_of(flow).1, stage.node(), family);
-    let look = |(flow, cell): &((&str, usize), Cell)| {
+    let to = |(flow, service): Of| services[service].tcp(flow_of(flow).1, stage.node(), family);
+    let look = |(flow, cell): &(Of, Cell)| {
         let from = flow_of(flow.0).0;
         Flow::tcp(from, to(*flow), cell.endpoints, cell.seen.over(path, from)).look(stage)
     };
@@ -180,7 +180,8 @@ fn flow_of(flow: &str) -> (From, Via) {
 }
 
 /// Flow and Service with what is expected, in the table's order.
-type Matrix = Vec<((&'static str, usize), Cell)>;
+type Matrix = Vec<(Of, Cell)>;
+type Of = (&'static str, usize);
 
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -226,15 +227,18 @@ fn cell(text: &'static str) -> Cell {
 
 /// Prints a table like the one above, with what was seen where that is something else; how many cells that are.
 fn show(matrix: &Matrix, seen: &[Result<String, String>]) -> usize {
-    let shown = |((_, cell), seen): (&((&str, usize), Cell), &Result<String, String>)| match seen {
-        Ok(seen) => format!("{:<14} ok: {seen:<44}", cell.text),
-        Err(seen) => format!("{:<14} NO: {seen:<44}", cell.text),
-    };
     for (row, seen) in matrix.chunks(3).zip(seen.chunks(3)) {
-        let cells: Vec<_> = row.iter().zip(seen).map(shown).collect();
+        let cells: Vec<_> = row.iter().zip(seen).map(|((_, cell), seen)| shown(cell, seen)).collect();
         println!("| {:<11} | {} |", row[0].0.0, cells.join(" | "));
     }
     seen.iter().filter(|seen| seen.is_err()).count()
+}
+
+fn shown(cell: &Cell, seen: &Result<String, String>) -> String {
+    match seen {
+        Ok(seen) => format!("{:<14} ok: {seen:<44}", cell.text),
+        Err(seen) => format!("{:<14} NO: {seen:<44}", cell.text),
+    }
 }
 
 #[test]
@@ -243,7 +247,7 @@ fn the_table_is_read_as_it_is_meant() {
     assert_eq!(default.len(), 27);
     assert_eq!(default.iter().filter(|(_, cell)| cell.seen == Seen::Node).count(), 20);
     let none = matrix(NO_LOCAL_DETECTOR);
-    let expected = |(_, cell): &((&str, usize), Cell)| (cell.endpoints, cell.seen);
+    let expected = |(_, cell): &(Of, Cell)| (cell.endpoints, cell.seen);
     let others = default.iter().zip(&none).filter(|(one, other)| expected(one) != expected(other));
     assert_eq!(others.count(), 8, "6 are not masqueraded, 2 stay on the node");
 }

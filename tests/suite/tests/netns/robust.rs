@@ -92,11 +92,9 @@ fn agents_that_end_are_killed_or_upgraded_are_not_noticed() {
         served(&stage, &service, SETTLED / 4);
         stage.start(&path.flags());
         served(&stage, &service, SETTLED);
-        // Upgraded to another layout of the maps, and back.
+        // Upgraded to another layout of the maps.
         if let Some(next) = upgraded_agent() {
             stage.start_program(&next, &path.flags());
-            served(&stage, &service, SETTLED);
-            stage.start(&path.flags());
             served(&stage, &service, SETTLED);
         }
         println!("\nAgents end and begin, {path:?} path");

@@ -23,8 +23,6 @@ const HEALTH_PORT: u16 = 30_400;
 pub(crate) struct Service {
     pub(crate) name: &'static str,
     number: u16,
-    /// More lines of `metadata`.
-    metadata: Vec<String>,
     /// More lines of `spec`.
     spec: Vec<String>,
     endpoints: Vec<Endpoint>,
@@ -65,7 +63,7 @@ impl Service {
     /// Type LoadBalancer, with an address of each family; numbers go from 1 to 199.
     pub(crate) fn new(name: &'static str, number: u16) -> Self {
         assert!((1..200).contains(&number), "the addresses and ports of {name} would be another's");
-        Self { name, number, metadata: Vec::new(), spec: Vec::new(), endpoints: Vec::new() }
+        Self { name, number, spec: Vec::new(), endpoints: Vec::new() }
     }
 
     /// One more line of `spec`.
@@ -78,12 +76,6 @@ impl Service {
     pub(crate) fn external_local(self) -> Self {
         let health = format!("healthCheckNodePort: {}", self.health_port());
         self.spec("externalTrafficPolicy: Local").spec(&health)
-    }
-
-    /// One more annotation.
-    pub(crate) fn annotation(mut self, name: &str, value: &str) -> Self {
-        self.metadata.push(format!("annotations: {{{name}: {value:?}}}"));
-        self
     }
 
     /// These endpoints, in place of all others.
@@ -129,7 +121,6 @@ impl Service {
     pub(crate) fn object(&self) -> String {
         let (name, [v4, v6]) = (self.name, self.cluster());
         let mut text = format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\n");
-        self.metadata.iter().for_each(|line| writeln!(text, "  {line}").unwrap());
         text += "spec:\n  type: LoadBalancer\n  ipFamilyPolicy: RequireDualStack\n";
         writeln!(text, "  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]").unwrap();
         self.spec.iter().for_each(|line| writeln!(text, "  {line}").unwrap());
