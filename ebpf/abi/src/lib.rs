@@ -57,7 +57,7 @@ pub mod limits {
     /// Service ports, and backends, with counters of their own; those with higher ids share the counters of id 0.
     pub const COUNTERS: u32 = 65_536;
     /// Bits of the filter, a power of two.
-    pub const FILTER_BITS: u32 = 1 << 20;
+    pub const FILTER_BITS: u32 = 1 << 22;
     /// Bytes of the ring of events, a power of two.
     pub const EVENTS: u32 = 1 << 20;
     /// Rejections a CPU sends in a unit of the programs' clock.

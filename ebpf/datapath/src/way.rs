@@ -33,12 +33,18 @@ pub struct Circumstances {
     pub arrival: Arrival,
     /// Where its backend is.
     pub place: Place,
-    /// The masquerade mode asks for an address of the node.
+    /// kube-proxy would put an address of the node in the client's place.
     pub masquerade: bool,
+    /// The masquerade mode is kube-proxy's: its word goes, also where answers may not come back to this node then.
+    pub is_exact: bool,
     /// The client is the backend: it would take answers to itself for its own.
     pub hairpin: bool,
     /// The client asked for an address of this node.
     pub asked_node: bool,
+    /// The client bears the address that it asked for: one of this node's own, as speakers of other kinds configure it.
+    pub asked_itself: bool,
+    /// The client asked for an endpoint that is gone, so its packets are addressed to nobody on its link.
+    pub asked_gone: bool,
 }
 
 /// Who takes packets from here.
@@ -74,11 +80,13 @@ pub fn find(c: Circumstances) -> Way {
         let forward = if here { Next::Loopback } else { Next::Device };
         // An answer from one of the node's own addresses is a martian on every device but the loopback one.
         let reply = if c.asked_node && !here { Next::Loopback } else { Next::Stack };
-        return Way { snat: false, forward, reply, at_egress: false };
+        // A backend would send its answers to whoever has the Service's address.
+        return Way { snat: c.asked_itself && !here, forward, reply, at_egress: false };
     }
     let out_again = matches!((c.arrival, c.place), (Arrival::Uplink, Place::Beyond));
-    let snat = (c.masquerade || c.hairpin || out_again) && !matches!(c.place, Place::Here);
-    if snat {
+    let masquerades = if c.is_exact { c.masquerade } else { out_again };
+    let snat = (masquerades || c.hairpin) && !matches!(c.place, Place::Here);
+    if snat || c.asked_gone && !matches!(c.place, Place::Here) {
         return Way { snat, forward: Next::Device, reply: Next::Device, at_egress: false };
     }
     Way { snat, forward: Next::Stack, reply: Next::Stack, at_egress: true }
@@ -89,7 +97,46 @@ mod tests {
     use super::*;
 
     fn way(arrival: Arrival, place: Place, masquerade: bool, hairpin: bool, asked_node: bool) -> Way {
-        find(Circumstances { arrival, place, masquerade, hairpin, asked_node })
+        let (is_exact, asked_itself, asked_gone) = (masquerade, false, false);
+        find(Circumstances { arrival, place, masquerade, is_exact, hairpin, asked_node, asked_itself, asked_gone })
+    }
+
+    #[test]
+    fn who_bears_the_address_that_it_asked_for_gets_the_nodes() {
+        let circumstances = |place| Circumstances {
+            arrival: Arrival::Host,
+            place,
+            masquerade: true,
+            is_exact: true,
+            hairpin: false,
+            asked_node: true,
+            asked_itself: true,
+            asked_gone: false,
+        };
+        assert_eq!(
+            find(circumstances(Place::Behind)),
+            Way { snat: true, forward: Next::Device, reply: Next::Loopback, at_egress: false }
+        );
+        assert!(!find(circumstances(Place::Here)).snat);
+    }
+
+    #[test]
+    fn packets_to_an_endpoint_that_is_gone_go_past_the_stack() {
+        for (place, expected) in
+            [(Place::Behind, Next::Device), (Place::Beyond, Next::Device), (Place::Here, Next::Stack)]
+        {
+            let way = find(Circumstances {
+                arrival: Arrival::Pod,
+                place,
+                masquerade: false,
+                is_exact: false,
+                hairpin: false,
+                asked_node: false,
+                asked_itself: false,
+                asked_gone: true,
+            });
+            assert_eq!((way.snat, way.forward, way.reply), (false, expected, expected), "{place:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Opening a flow: what the verdict, the choice of a backend and the routing table make of its first packet.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{Addr, AffinityKey, CtKey, DropReason, NodeConfig, ct_flags, node_flags, svc_flags};
+use roadstead_abi::{Addr, AffinityKey, CtKey, DropReason, NodeConfig, ct_flags, kind, node_flags, svc_flags};
 use roadstead_datapath::{
     nat::NewFlow,
     select,
@@ -40,9 +40,12 @@ pub(crate) fn flow(ctx: &TcContext, scratch: &mut Scratch, node: &NodeConfig, ar
     let circumstances = Circumstances {
         arrival,
         place,
-        masquerade: verdict.masquerade && node.flags & node_flags::KUBE_PROXY != 0,
+        masquerade: verdict.masquerade,
+        is_exact: node.flags & node_flags::KUBE_PROXY != 0,
         hairpin: backend.addr == scratch.key.src,
         asked_node: matches!(arrival, Arrival::Host) && service::node_address(&scratch.key.dst).is_some(),
+        asked_itself: scratch.key.src == scratch.key.dst,
+        asked_gone: scratch.service.kind == kind::TOMBSTONE,
     };
     let way = way::find(circumstances);
     if way.snat && *source == Addr::UNSPECIFIED {

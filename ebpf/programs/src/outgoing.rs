@@ -2,7 +2,7 @@
 //! asked for. What a process of this node itself sends to a Service, past the socket programs, is met here too.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{DropReason, NodeConfig, ct_flags, hook, node_flags, proto};
+use roadstead_abi::{DropReason, NodeConfig, ct_flags, hook, kind, node_flags, proto};
 use roadstead_datapath::way::Arrival;
 
 use crate::{
@@ -57,17 +57,18 @@ fn refuse(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Devic
 #[inline(always)]
 fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
     let from_backend = filter::may_be_backend(&scratch.key.src, scratch.key.sport);
-    let to_frontend = device == Device::Uplink && filter::may_be_frontend(&scratch.key.dst);
+    let to_frontend = filter::may_be_frontend(&scratch.key.dst);
     if (from_backend || to_frontend) && conntrack::existing(scratch, packet).is_some() {
-        return known(ctx, scratch, packet, device);
+        return known(ctx, scratch, packet);
     }
-    if device == Device::Internal {
+    // Towards pods only those packets begin a flow that a socket of this node sends to an endpoint which is gone.
+    if device == Device::Internal && !(to_frontend && packet.proto == proto::UDP) {
         conntrack::make_way(scratch, packet);
         return Ok(NEXT);
     }
     let Some(node) = service::node() else { return Ok(NEXT) };
     if to_frontend {
-        return begin(ctx, scratch, packet, node);
+        return begin(ctx, scratch, packet, node, device);
     }
     if service::is_of_services(node, &scratch.key.dst) {
         return Err(DropReason::UnallocatedAddress.into());
@@ -78,19 +79,25 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
 
 /// A packet of a flow: an answer to be translated here, or a packet of a process of this node to a Service.
 #[inline(always)]
-fn known(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
+fn known(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet) -> Result<i32, Drop> {
     let flags = scratch.entry.flags;
     if flags & ct_flags::AT_EGRESS != 0 {
         // The stack has routed the packet already.
         scratch.entry.ifindex = 0;
-    } else if flags & ct_flags::REPLY != 0 || device == Device::Internal {
+    } else if flags & ct_flags::REPLY != 0 {
         return Ok(NEXT);
     }
     translate(ctx, scratch, packet)
 }
 
 #[inline(always)]
-fn begin(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, node: &NodeConfig) -> Result<i32, Drop> {
+fn begin(
+    ctx: &TcContext,
+    scratch: &mut Scratch,
+    packet: &Packet,
+    node: &NodeConfig,
+    device: Device,
+) -> Result<i32, Drop> {
     // A segment in the middle of nothing is not this node's to answer for: its connection began elsewhere.
     let is_datagram = packet.proto != proto::TCP && node.flags & node_flags::TAKING_OVER == 0;
     let begins = packet.has_header() && (packet.is_opening() || is_datagram);
@@ -98,12 +105,15 @@ fn begin(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, node: &NodeCon
         return Ok(NEXT);
     }
     if !open::frontend(scratch, node, true, false) {
-        if service::is_vip(&scratch.key.dst) {
+        if device == Device::Uplink && service::is_vip(&scratch.key.dst) {
             return Err(DropReason::UnknownPort.into());
         }
         return Ok(NEXT);
     }
     let ours = service::node_address(&scratch.key.src).is_some();
+    if device == Device::Internal && !(ours && scratch.service.kind == kind::TOMBSTONE) {
+        return Ok(NEXT);
+    }
     open::flow(ctx, scratch, node, if ours { Arrival::Host } else { Arrival::Pod })?;
     translate(ctx, scratch, packet)
 }

@@ -55,6 +55,7 @@ pub(crate) struct Agent {
     traffic: TrafficMaps,
     uplinks: Attached,
     internals: Attached,
+    bridges: Attached,
     netns_cookie: u64,
     snapshot: Arc<Snapshot>,
     compiler: Compiler,
@@ -102,6 +103,7 @@ impl Agent {
             traffic,
             uplinks: Attached::new(Role::Uplink),
             internals: Attached::new(Role::Internal),
+            bridges: Attached::new(Role::Bridge),
             netns_cookie,
             snapshot: Arc::default(),
             compiler,
@@ -158,16 +160,15 @@ impl Agent {
         self.snapshot = snapshot;
         // The Node's addresses say which devices are uplinks.
         self.look = true;
-        let started = Instant::now();
         let outcome = self.try_apply();
         self.tell_health(Unfinished { maps: outcome.is_err(), ..self.unfinished });
         match outcome {
-            Ok(written) => {
-                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            Ok((written, took)) => {
+                let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 if written > 0 {
                     info!(generation = self.snapshot.generation, written, micros, "programmed");
                 }
-                self.metrics.synced(&self.snapshot, started.elapsed(), &self.reconciler.fill());
+                self.metrics.synced(&self.snapshot, took, &self.reconciler.fill());
                 if written > 0 {
                     self.collect_flows();
                 }
@@ -178,26 +179,30 @@ impl Agent {
             Err(error) => {
                 warn!(error = format!("{error:#}"), "programming failed, will be tried again");
                 self.metrics.failed();
-                self.due = Some(started);
+                self.due = Some(Instant::now());
                 false
             }
         }
     }
 
-    fn try_apply(&mut self) -> anyhow::Result<usize> {
+    /// How many frontends were written, and how long that took.
+    fn try_apply(&mut self) -> anyhow::Result<(usize, Duration)> {
         let now = Instant::now();
         let node = self.node_addresses(&self.devices);
         let own: Vec<_> = self.devices.addresses().collect();
         let state = self.node_state(&node, &own);
         self.reconciler.apply_node(&state)?;
-        let serving = state.serving_node_ports();
-        self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
         let own: Vec<_> = own.into_iter().chain(node.0.iter().copied()).collect();
         let view = NodeView { name: &self.node_name, addresses: &own, primary: &node.primary() };
-        let delta = self.compiler.update(&self.snapshot, view, now);
-        self.tell_conflicts(&delta.conflicts);
-        let changes = self.reconciler.apply(delta, removal(&self.snapshot), now)?;
-        Ok(changes.frontends)
+        let mut delta = self.compiler.update(&self.snapshot, view, now);
+        let conflicts = std::mem::take(&mut delta.conflicts);
+        let changes = self.reconciler.apply(delta, removal(&self.snapshot), now);
+        let took = now.elapsed();
+        // Packets see the change by now; the rest can wait.
+        self.tell_conflicts(&conflicts);
+        let serving = state.serving_node_ports();
+        self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
+        Ok((changes?.frontends, took))
     }
 
     /// What the programs shall know about the node.
@@ -259,7 +264,7 @@ impl Agent {
         let outcome = self.try_apply();
         self.tell_health(Unfinished { maps: outcome.is_err(), ..self.unfinished });
         match outcome {
-            Ok(written) => {
+            Ok((written, _)) => {
                 if written > 0 {
                     info!(generation = self.snapshot.generation, written, "programmed");
                 }
@@ -331,6 +336,7 @@ impl Agent {
         self.devices = devices;
         let devices = &self.devices;
         let wanted = devices.uplinks(&self.flags.devices, &self.node_addresses(devices).0)?;
+        self.bridges.follow(&mut self.programs, &mut self.flows, &devices.bridges(&wanted))?;
         let mut internal = devices.pods(&wanted);
         if self.flags.socket_lb == Switch::Off {
             // What this node's own processes send to its node ports.

@@ -110,6 +110,13 @@ impl Devices {
         self.links.values().filter(is_pods).map(|link| (link.index, link.name.clone())).collect()
     }
 
+    /// The bridges that this node reaches pods by, name by number: those that are up and no uplink.
+    pub(crate) fn bridges(&self, uplinks: &BTreeSet<String>) -> BTreeMap<u32, String> {
+        let is_bridge =
+            |link: &&Link| link.ethernet && link.up && link.kind == "bridge" && !uplinks.contains(&link.name);
+        self.links.values().filter(is_bridge).map(|link| (link.index, link.name.clone())).collect()
+    }
+
     /// The device, the bridge or bond that it is a port of, and so on.
     fn with_masters<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Link> {
         let master = |link: &&Link| link.master.and_then(|index| self.links.get(&index));

@@ -18,7 +18,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{
     conntrack,
-    load::{INTERNAL_PROGRAMS, LoadError, Programs, UPLINK_PROGRAMS},
+    load::{LoadError, Programs},
     maps::{FlowMaps, MapError},
     syscall,
 };
@@ -32,15 +32,18 @@ pub enum Role {
     Uplink,
     /// It faces pods, or is the loopback device.
     Internal,
+    /// The bridge that pods' devices are ports of.
+    Bridge,
 }
 
 impl Role {
-    /// The programs, the one for packets that come in first.
-    #[must_use]
-    pub const fn programs(self) -> [&'static str; 2] {
+    /// The names of the pins with the programs behind them, the one for packets that leave first: an answer must not leave
+    /// untranslated. What comes in by a bridge has met the programs of its port.
+    const fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Uplink => UPLINK_PROGRAMS,
-            Self::Internal => INTERNAL_PROGRAMS,
+            Self::Uplink => &[("uplink_out", "uplink_out"), ("uplink_in", "uplink_in")],
+            Self::Internal => &[("int_out", "int_out"), ("int_in", "int_in")],
+            Self::Bridge => &[("bridge_out", "int_out")],
         }
     }
 }
@@ -133,9 +136,8 @@ fn put_uplink(flows: &mut FlowMaps, index: u32) -> Result<(), MapError> {
 
 impl Programs {
     fn attach_device(&mut self, role: Role, index: u32, device: &str) -> Result<(), LoadError> {
-        // Egress first: an answer must not leave untranslated.
-        for name in role.programs().iter().rev() {
-            self.attach_program(name, index, device).map_err(|source| LoadError::Attach {
+        for (pin, name) in role.programs() {
+            self.attach_program(name, &self.device_pin(pin, index), device).map_err(|source| LoadError::Attach {
                 name: (*name).to_owned(),
                 to: device.to_owned(),
                 source,
@@ -145,9 +147,9 @@ impl Programs {
     }
 
     fn detach_device(&self, role: Role, index: u32) {
-        for name in role.programs() {
+        for (pin, _) in role.programs() {
             // Gone with the device, or never pinned.
-            let _ = std::fs::remove_file(self.device_pin(name, index));
+            let _ = std::fs::remove_file(self.device_pin(pin, index));
         }
     }
 
@@ -157,8 +159,8 @@ impl Programs {
         let pins = std::fs::read_dir(self.pins.links()).into_iter().flatten().flatten();
         let names = pins.filter_map(|pin| pin.file_name().into_string().ok());
         let index = |name: String| {
-            let (program, index) = name.rsplit_once('-')?;
-            if role.programs().contains(&program) { index.parse().ok() } else { None }
+            let (pin, index) = name.rsplit_once('-')?;
+            if role.programs().iter().any(|(name, _)| *name == pin) { index.parse().ok() } else { None }
         };
         names.filter_map(index).collect()
     }
@@ -168,10 +170,9 @@ impl Programs {
         self.pins.links().join(format!("{name}-{index}"))
     }
 
-    fn attach_program(&mut self, name: &str, index: u32, device: &str) -> Result<(), BoxError> {
-        let pin = self.device_pin(name, index);
+    fn attach_program(&mut self, name: &str, pin: &Path, device: &str) -> Result<(), BoxError> {
         let program: &mut SchedClassifier = self.ebpf.program_mut(name).ok_or("no such program")?.try_into()?;
-        if replace(&pin, program.fd()?.as_fd())? {
+        if replace(pin, program.fd()?.as_fd())? {
             return Ok(());
         }
         let direction = if name.ends_with("_in") { TcAttachType::Ingress } else { TcAttachType::Egress };
@@ -179,7 +180,7 @@ impl Programs {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(device, direction, options)?;
         let link: FdLink = program.take_link(id)?.try_into()?;
-        link.pin(&pin)?;
+        link.pin(pin)?;
         Ok(())
     }
 

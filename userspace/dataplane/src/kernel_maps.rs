@@ -446,6 +446,9 @@ mod tests {
         let words: Vec<_> = (0..10_u32).map(|index| (index * 1_000, u64::from(index) + 1)).collect();
         maps.put_filter(&words).unwrap();
         let filter = maps.filter().unwrap();
-        assert_eq!((filter.len(), filter[9_000], filter.iter().filter(|word| **word != 0).count()), (16_384, 10, 10));
+        assert_eq!(
+            (filter.len(), filter[9_000], filter.iter().filter(|word| **word != 0).count()),
+            (limits::FILTER_BITS as usize / 64, 10, 10)
+        );
     }
 }

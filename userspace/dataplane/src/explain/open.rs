@@ -1,7 +1,7 @@
 //! Opening a flow, as `programs/src/open.rs` and `conntrack::create`: one [`Candidate`] for each backend that it may get.
 
 use roadstead_abi::{
-    Addr, AffinityKey, Backend, CtEntry, CtKey, DropReason, NodeConfig, SvcValue, ct_flags, limits, node_flags,
+    Addr, AffinityKey, Backend, CtEntry, CtKey, DropReason, NodeConfig, SvcValue, ct_flags, kind, limits, node_flags,
     svc_flags,
 };
 use roadstead_datapath::{
@@ -112,9 +112,12 @@ fn candidate<V: View, R: Routes>(
     let way = way::find(Circumstances {
         arrival: *arrival,
         place,
-        masquerade: decision.masquerade && node.flags & node_flags::KUBE_PROXY != 0,
+        masquerade: decision.masquerade,
+        is_exact: node.flags & node_flags::KUBE_PROXY != 0,
         hairpin: backend.addr == packet.key.src,
         asked_node,
+        asked_itself: packet.key.src == packet.key.dst,
+        asked_gone: found.kind == kind::TOMBSTONE,
     });
     let chosen = Candidate { masquerade: way.snat, ..placed };
     if way.snat && *source == Addr::UNSPECIFIED {

@@ -1,6 +1,6 @@
 //! Packets that leave, as `programs/src/outgoing.rs`.
 
-use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, node_flags, proto};
+use roadstead_abi::{CtEntry, DropReason, NodeConfig, ct_flags, kind, node_flags, proto};
 use roadstead_datapath::way::Arrival;
 
 use super::{
@@ -28,20 +28,20 @@ pub(super) fn explain<V: View, R: Routes>(
     }
     let key = &packet.key;
     let from_backend = lookups::may_be_backend(view, &key.src, key.sport)?;
-    let to_frontend = device == Device::Uplink && lookups::may_be_frontend(view, &key.dst)?;
+    let to_frontend = lookups::may_be_frontend(view, &key.dst)?;
     let mut known = Known { entry: None, forgotten: Vec::new() };
     if from_backend || to_frontend {
         known = existing(view, packet)?;
         if let Some(entry) = known.entry {
-            return Ok(of_flow(packet, entry, device));
+            return Ok(of_flow(packet, entry));
         }
     }
-    if device == Device::Internal {
+    if device == Device::Internal && !(to_frontend && key.proto == proto::UDP) {
         return Ok(Explanation::pass(Rule::NoService));
     }
     let Some(node) = view.node()? else { return Ok(Explanation::pass(Rule::Unconfigured)) };
     if to_frontend {
-        return begin(view, routes, packet, &node, &known);
+        return begin(view, routes, packet, &node, &known, device);
     }
     if lookups::is_of_services(&node, &key.dst) {
         return Ok(Explanation::refused(DropReason::UnallocatedAddress, 0, packet.has_header()));
@@ -49,11 +49,11 @@ pub(super) fn explain<V: View, R: Routes>(
     Ok(Explanation::pass(Rule::NoService))
 }
 
-fn of_flow(packet: &Packet, mut entry: CtEntry, device: Device) -> Explanation {
+fn of_flow(packet: &Packet, mut entry: CtEntry) -> Explanation {
     if entry.flags & ct_flags::AT_EGRESS != 0 {
         // The stack has routed the packet already.
         entry.ifindex = 0;
-    } else if entry.flags & ct_flags::REPLY != 0 || device == Device::Internal {
+    } else if entry.flags & ct_flags::REPLY != 0 {
         let service = entry.service;
         return Explanation { service, flow: Some(entry), ..Explanation::pass(Rule::TranslatedElsewhere) };
     }
@@ -66,6 +66,7 @@ fn begin<V: View, R: Routes>(
     packet: &Packet,
     node: &NodeConfig,
     known: &Known,
+    device: Device,
 ) -> Result<Explanation, ViewError> {
     let is_datagram = packet.key.proto != proto::TCP && node.flags & node_flags::TAKING_OVER == 0;
     let begins = packet.has_header() && (packet.is_opening() || is_datagram);
@@ -73,12 +74,15 @@ fn begin<V: View, R: Routes>(
         return Ok(Explanation::pass(Rule::NoFlow));
     }
     let Some(found) = lookups::frontend(view, &packet.key, node, true, false)? else {
-        if lookups::is_vip(view, &packet.key.dst)? {
+        if device == Device::Uplink && lookups::is_vip(view, &packet.key.dst)? {
             return Ok(Explanation::refused(DropReason::UnknownPort, 0, packet.has_header()));
         }
         return Ok(Explanation::pass(Rule::NoService));
     };
     let ours = view.node_address(&packet.key.src)?.is_some();
+    if device == Device::Internal && !(ours && found.kind == kind::TOMBSTONE) {
+        return Ok(Explanation::pass(Rule::NoService));
+    }
     let arrival = if ours { Arrival::Host } else { Arrival::Pod };
     open::flow(&Opening { view, routes, packet, node, found, arrival, known })
 }
