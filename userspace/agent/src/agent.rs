@@ -121,6 +121,8 @@ impl Agent {
     /// Attaches the programs, once the maps hold the first snapshot: a program must not meet a half-filled map.
     pub(crate) fn attach(&mut self) -> anyhow::Result<()> {
         self.copy_earlier_flows();
+        // Packets of flows that outlived their Service must find the table too.
+        self.collect_flows();
         if self.flags.socket_lb == Switch::On {
             let root = self.flags.cgroup_root.clone().map_or_else(cgroup::root, Ok)?;
             self.programs.attach_sockets(&root)?;

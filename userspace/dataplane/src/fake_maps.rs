@@ -26,7 +26,7 @@ pub(crate) struct FakeMaps {
     pub(crate) networks: BTreeMap<Prefix, u32>,
     pub(crate) node_addresses: BTreeMap<Addr, u32>,
     pub(crate) node: Option<NodeConfig>,
-    filter: BTreeMap<u32, u64>,
+    pub(crate) filter: BTreeMap<u32, u64>,
     /// Writes until the next failure; 0 never fails.
     pub(crate) fail_in: Cell<u32>,
     pub(crate) writes: Cell<u32>,

@@ -122,6 +122,16 @@ fn a_restart_on_the_same_state_writes_nothing() {
 }
 
 #[test]
+fn a_filter_that_was_lost_is_there_again_before_anything_else() {
+    let desired = desired(&[(1, vec![1, 2]), (2, vec![3])]);
+    let mut first = fresh();
+    first.apply(desired.all(), Removal::Allowed, Instant::now()).unwrap();
+    first.maps.filter.clear();
+    let recovered = Reconciler::recover(first.maps).unwrap();
+    recovered.maps.assert_holds(&desired);
+}
+
+#[test]
 fn nothing_goes_before_every_source_has_been_read() {
     let desired = desired(&[(1, vec![1]), (2, vec![2])]);
     let mut reconciler = fresh();

@@ -50,7 +50,17 @@ impl<M: Maps> Reconciler<M> {
             reconciler.ports.reserve(value.service);
             reconciler.hold(value);
         }
+        reconciler.recover_filter()?;
         Ok(reconciler)
+    }
+
+    /// The bits of what is there: another ABI version's maps came without them.
+    fn recover_filter(&mut self) -> Result<(), MapError> {
+        let addresses = self.services.keys().map(|key| &key.addr).chain(self.vips.keys());
+        addresses.for_each(|addr| self.filter.add_frontend(addr));
+        self.backends.names().for_each(|endpoint| self.filter.add_backend(endpoint));
+        self.node.addresses.keys().for_each(|addr| self.filter.add_node(addr));
+        self.filter.write(&mut self.maps)
     }
 
     fn recover_sets(&mut self) -> Result<(), MapError> {
