@@ -263,29 +263,20 @@ mod tests {
 
     #[test]
     fn entries_of_version_2_keep_every_field() {
-        let entry = CtEntry {
-            check: 5,
-            ifindex: 4,
-            src: Addr::v4([192, 0, 2, 1]),
-            dst: Addr::v4([10, 244, 1, 5]),
-            sport: Be16::new(40_000),
-            dport: Be16::new(8_080),
-            flags: ct_flags::REPLY,
-            service: 3,
-            backend: 7,
-            last_seen: 1_234,
-            ..CtEntry::default()
-        };
         let mut bytes = [0; 60];
-        let words = [(0, entry.check), (4, entry.ifindex), (44, entry.flags), (48, 3), (52, 7), (56, 1_234)];
+        let words = [(0, 5_u32), (4, 4), (44, ct_flags::REPLY), (48, 3), (52, 7), (56, 1_234)];
         for (offset, word) in words {
             bytes[offset..offset + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        bytes[8..24].copy_from_slice(&entry.src.octets());
-        bytes[24..40].copy_from_slice(&entry.dst.octets());
+        let (src, dst) = (Addr::v4([192, 0, 2, 1]), Addr::v4([10, 244, 1, 5]));
+        bytes[8..24].copy_from_slice(&src.octets());
+        bytes[24..40].copy_from_slice(&dst.octets());
         bytes[40..42].copy_from_slice(&40_000_u16.to_be_bytes());
         bytes[42..44].copy_from_slice(&8_080_u16.to_be_bytes());
-        assert_eq!(CtEntry { check: 5, ..entry_v2(&bytes) }, entry);
+        let entry = entry_v2(&bytes);
+        assert_eq!((entry.src, entry.dst, entry.sport.get(), entry.dport.get()), (src, dst, 40_000, 8_080));
+        assert_eq!((entry.ifindex, entry.flags, entry.service), (4, ct_flags::REPLY, 3));
+        assert_eq!((entry.backend, entry.last_seen), (7, 1_234));
     }
 
     #[test]
