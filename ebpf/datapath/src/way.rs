@@ -11,6 +11,10 @@ pub enum Arrival {
     Uplink,
     /// It came from a pod of this node.
     Pod,
+    /// It came by a device of this node that is no uplink, from an address that is no pod's.
+    Beside,
+    /// It is on its way out already, and this node only passes it on.
+    Late,
     /// This node sent it: it is met on its way out, or on the loopback device.
     Host,
 }
@@ -83,7 +87,13 @@ pub fn find(c: Circumstances) -> Way {
         // A backend would send its answers to whoever has the Service's address.
         return Way { snat: c.asked_itself && !here, forward, reply, at_egress: false };
     }
-    let out_again = matches!((c.arrival, c.place), (Arrival::Uplink, Place::Beyond));
+    if matches!(c.arrival, Arrival::Late) {
+        let here = matches!(c.place, Place::Here);
+        // The stack would send it on where it was going.
+        let (forward, reply) = if here { (Next::Loopback, Next::Stack) } else { (Next::Device, Next::Device) };
+        return Way { snat: !here, forward, reply, at_egress: here };
+    }
+    let out_again = matches!((c.arrival, c.place), (Arrival::Uplink | Arrival::Beside, Place::Beyond));
     let masquerades = if c.is_exact { c.masquerade } else { out_again };
     let snat = (masquerades || c.hairpin) && !matches!(c.place, Place::Here);
     if snat || c.asked_gone && !matches!(c.place, Place::Here) {
@@ -159,6 +169,10 @@ mod tests {
         let cases = [
             (Uplink, Behind, false, false, false),
             (Uplink, Beyond, false, false, true),
+            (Beside, Beyond, false, false, true),
+            (Beside, Behind, false, false, false),
+            (Late, Behind, false, false, true),
+            (Late, Here, false, false, false),
             (Uplink, Behind, true, false, true),
             (Pod, Beyond, false, false, false),
             (Pod, Behind, false, false, false),

@@ -30,6 +30,8 @@ pub(crate) fn flow(ctx: &TcContext, scratch: &mut Scratch, node: &NodeConfig, ar
     }
     let origin = origin(scratch, node, arrival);
     let verdict = decide(&scratch.service, origin, node.flags).map_err(|reason| Drop::of(reason, id))?;
+    let is_strange = node.flags & node_flags::PODS_KNOWN != 0 && !matches!(origin, Origin::Pod);
+    let arrival = if matches!(arrival, Arrival::Pod) && is_strange { Arrival::Beside } else { arrival };
     let key = &scratch.key;
     let hash = select::flow_hash(&key.src, &key.dst, key.sport, key.dport);
     let client = AffinityKey { client: key.src, service: id };
@@ -81,7 +83,8 @@ fn origin(scratch: &Scratch, node: &NodeConfig, arrival: Arrival) -> Origin {
     if matches!(arrival, Arrival::Host) {
         return Origin::Node;
     }
-    if scratch.service.flags & svc_flags::EXTERNAL_LOCAL == 0 && node.flags & node_flags::KUBE_PROXY == 0 {
+    let decides = scratch.service.flags & svc_flags::EXTERNAL_LOCAL != 0 || node.flags & node_flags::KUBE_PROXY != 0;
+    if !decides && !matches!(arrival, Arrival::Pod) {
         return Origin::External;
     }
     service::origin(&scratch.key.src)

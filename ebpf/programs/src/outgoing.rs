@@ -114,7 +114,7 @@ fn begin(
     if device == Device::Internal && !(ours && scratch.service.kind == kind::TOMBSTONE) {
         return Ok(NEXT);
     }
-    open::flow(ctx, scratch, node, if ours { Arrival::Host } else { Arrival::Pod })?;
+    open::flow(ctx, scratch, node, if ours { Arrival::Host } else { Arrival::Late })?;
     translate(ctx, scratch, packet)
 }
 

@@ -113,7 +113,9 @@ fn translate(ctx: &SockAddrContext, call: &Call) -> Result<Option<&'static Backe
         return Ok(None);
     }
     let verdict = decide(&found, origin, node.flags).map_err(|reason| Drop::of(reason, found.service))?;
-    let cookie = socket_cookie(ctx);
+    // A TCP socket's is asked for only where it decides: making it costs as much as the choice.
+    let needs_cookie = call.protocol == proto::UDP || verdict.set.table.count > 0;
+    let cookie = if needs_cookie { socket_cookie(ctx) } else { 0 };
     // One unconnected socket keeps to one backend as long as the set stays.
     let hash = select::cookie_hash(cookie, call.port);
     let client = AffinityKey::of_socket(netns, call.family, found.service);

@@ -27,7 +27,7 @@ const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
 
 /// Verified instructions a program may take; the kernel's own limit is a million.
-const BUDGET: u32 = 150_000;
+const BUDGET: u32 = 200_000;
 
 #[test]
 fn every_program_passes_the_verifier_within_its_budget() {

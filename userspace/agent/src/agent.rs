@@ -193,7 +193,7 @@ impl Agent {
         let node = self.node_addresses(&self.devices);
         let own: Vec<_> = self.devices.addresses().collect();
         let state = self.node_state(&node, &own);
-        self.reconciler.apply_node(&state)?;
+        let node_written = self.reconciler.apply_node(&state);
         let own: Vec<_> = own.into_iter().chain(node.0.iter().copied()).collect();
         let view = NodeView { name: &self.node_name, addresses: &own, primary: &node.primary() };
         let mut delta = self.compiler.update(&self.snapshot, view, now);
@@ -204,6 +204,8 @@ impl Agent {
         self.tell_conflicts(&conflicts);
         let serving = state.serving_node_ports();
         self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
+        // One failure keeps no other part from being programmed.
+        node_written?;
         Ok((changes?.frontends, took))
     }
 

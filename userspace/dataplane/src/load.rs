@@ -98,10 +98,7 @@ impl Programs {
         }
         loader.map_max_entries(map_names::CONNTRACK, conntrack_entries);
         let mut ebpf = loader.load(object::bytes()).map_err(|error| LoadError::Object(Box::new(error)))?;
-        for (name, program) in ebpf.programs_mut() {
-            load_program(program)
-                .map_err(|error| LoadError::Program { name: name.to_owned(), source: Box::new(error) })?;
-        }
+        load_programs(&mut ebpf)?;
         let (kernel_maps, flow_maps) = KernelMaps::take(&mut ebpf)?;
         Ok((Self { ebpf, pins }, kernel_maps, flow_maps))
     }
@@ -163,6 +160,19 @@ fn warn_of_another_size(pin: &Path, wanted: u32) {
             "the conntrack table keeps the size it was made with until `roadstead cleanup`"
         );
     }
+}
+
+/// Loads all at once: the verifier takes most of an agent's start, and works on as many programs as there are processors.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    std::thread::scope(|scope| {
+        let load = |name: String, program: &mut Program| {
+            load_program(program).map_err(|error| LoadError::Program { name, source: Box::new(error) })
+        };
+        let programs = ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program));
+        let started: Vec<_> = programs.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
+        // A thread that panicked has said why; the program is not loaded, which attaching tells.
+        started.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
+    })
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {

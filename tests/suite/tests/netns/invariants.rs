@@ -13,7 +13,7 @@
 //! | I9 verdicts in both families and both paths | `matrix.rs`, `verdicts.rs`, `picks.rs` |
 //! | I10 what is not forwarded is counted | here |
 //! | I11 path MTU is learnt in both directions | `mtu.rs`; `tests/suite/tests/packets` |
-//! | I12 `explain` says what the programs do | `tests/suite/tests/packets`: random states |
+//! | I12 `explain` says what the programs do | `tests/suite/tests/differential.rs`: random states |
 //! | I13 nothing grows with the number of Services | `tests/bench` |
 
 use std::{

@@ -46,6 +46,9 @@ pub(super) fn flow<V: View, R: Routes>(opening: &Opening<'_, V, R>) -> Result<Ex
         Ok(decision) => decision,
         Err(reason) => return Ok(refused(reason)),
     };
+    let is_strange = node.flags & node_flags::PODS_KNOWN != 0 && !matches!(origin, Origin::Pod);
+    let beside = matches!(opening.arrival, Arrival::Pod) && is_strange;
+    let opening = &Opening { arrival: if beside { Arrival::Beside } else { opening.arrival }, ..*opening };
     let key = &packet.key;
     let hash = (!packet.any_port).then(|| select::flow_hash(&key.src, &key.dst, key.sport, key.dport));
     let client = AffinityKey { client: key.src, service: found.service };
@@ -84,7 +87,8 @@ fn origin<V: View, R>(opening: &Opening<'_, V, R>) -> Result<Origin, ViewError> 
     if matches!(arrival, Arrival::Host) {
         return Ok(Origin::Node);
     }
-    if found.flags & svc_flags::EXTERNAL_LOCAL == 0 && node.flags & node_flags::KUBE_PROXY == 0 {
+    let decides = found.flags & svc_flags::EXTERNAL_LOCAL != 0 || node.flags & node_flags::KUBE_PROXY != 0;
+    if !decides && !matches!(arrival, Arrival::Pod) {
         return Ok(Origin::External);
     }
     lookups::origin(*view, &packet.key.src)

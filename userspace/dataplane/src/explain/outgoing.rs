@@ -83,6 +83,6 @@ fn begin<V: View, R: Routes>(
     if device == Device::Internal && !(ours && found.kind == kind::TOMBSTONE) {
         return Ok(Explanation::pass(Rule::NoService));
     }
-    let arrival = if ours { Arrival::Host } else { Arrival::Pod };
+    let arrival = if ours { Arrival::Host } else { Arrival::Late };
     open::flow(&Opening { view, routes, packet, node, found, arrival, known })
 }
