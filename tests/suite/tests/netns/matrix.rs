@@ -151,13 +151,34 @@ fn family_holds(stage: &Stage, path: Path, family: usize, matrix: &Matrix) -> Ve
     let seen = matrix.iter().map(look).collect();
     let asked: BTreeSet<_> = matrix.iter().map(|(flow, _)| to(*flow).ip()).collect();
     let client = stage.own_addresses(From::External)[family];
+    // What the configuration before has left open speaks on until its peer is forgotten: only connections that began in
+    // this look count.
+    let mut begun = BTreeSet::new();
     for frame in wire.frames() {
-        let to_client = protocol_and_destination(&frame.bytes) == Some((TCP, client));
+        let Some([from, to, flags]) = segment(&frame.bytes) else { continue };
+        let is_clients = source(&frame.bytes) == Some(client);
+        if is_clients && flags & (SYN | ACK) == SYN {
+            begun.insert(from);
+        }
+        let to_client = protocol_and_destination(&frame.bytes) == Some((TCP, client)) && begun.contains(&to);
         let by = source(&frame.bytes).filter(|_| to_client);
         assert!(by.is_none_or(|by| asked.contains(&by)), "{by:?} spoke to the client");
     }
+    assert!(!begun.is_empty(), "the client has opened connections");
     seen
 }
+
+/// Ports and flags of a TCP segment.
+fn segment(frame: &[u8]) -> Option<[u16; 3]> {
+    let (TCP, _) = protocol_and_destination(frame)? else { return None };
+    let tcp = frame.get(if frame.get(12..14)? == [0x08, 0x00] { 34 } else { 54 }..)?;
+    let port = |at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
+    Some([port(0)?, port(2)?, u16::from(*tcp.get(13)?)])
+}
+
+/// Flags of TCP.
+const SYN: u16 = 0x02;
+const ACK: u16 = 0x10;
 
 /// The number of the protocol.
 const TCP: u8 = 6;
