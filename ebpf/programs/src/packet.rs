@@ -155,9 +155,19 @@ pub(crate) fn read<T: Copy>(ctx: &TcContext, offset: usize) -> Option<T> {
 /// # Safety
 /// The bytes must be inside the packet.
 #[inline(always)]
-unsafe fn load<T: Copy>(pointer: *const T) -> T {
+pub(crate) unsafe fn load<T: Copy>(pointer: *const T) -> T {
     // SAFETY: the caller's promise; alignment as told above.
     unsafe { pointer.read() }
+}
+
+/// The counterpart of [`load`].
+///
+/// # Safety
+/// The bytes must be inside the packet.
+#[inline(always)]
+pub(crate) unsafe fn store<T: Copy>(pointer: *mut T, value: T) {
+    // SAFETY: the caller's promise; alignment as told at `load`.
+    unsafe { pointer.write(value) };
 }
 
 /// A header whose bounds have been checked.
