@@ -9,7 +9,6 @@
 
 pub mod addresses;
 pub mod attach;
-mod batch;
 mod claims;
 pub mod cleanup;
 pub mod clock;

@@ -24,6 +24,9 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 const ENOTSUPP: i32 = 524;
 /// Elements read by one call; a bucket of a hash holds fewer by far.
 const READ_AT_ONCE: usize = 4_096;
+/// Elements of a per-CPU array read by one call: enough that calls do not count, few enough that their values stay in
+/// the cache.
+const PERCPU_READ_AT_ONCE: u32 = 512;
 /// `SO_NETNS_COOKIE` (kernel 5.14 and later).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -130,6 +133,43 @@ pub(crate) fn lookup_batch<K: Pod, V: Pod>(
         attr.in_batch = std::ptr::from_mut(&mut place) as u64;
     }
     Ok(elements)
+}
+
+/// Calls `each` with the bytes of a per-CPU array's values from index 0 on, `end` of them or as many as the array has.
+/// `size` is that of a value on all CPUs, as the kernel copies it: each part rounded up to eight bytes.
+///
+/// # Errors
+/// When the kernel refuses, as one before 5.13 does.
+pub(crate) fn read_percpu_batch(
+    map: BorrowedFd<'_>,
+    end: u32,
+    size: usize,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let elements = PERCPU_READ_AT_ONCE.min(end);
+    let mut keys = vec![0_u32; elements as usize];
+    let mut values = vec![0_u8; elements as usize * size];
+    // Where the kernel goes on: the last index read.
+    let (mut done, mut place) = (0_u32, 0_u32);
+    let mut attr = Batch { map_fd: raw(map)?, ..Batch::default() };
+    while done < end {
+        attr.out_batch = std::ptr::from_mut(&mut place) as u64;
+        attr.keys = keys.as_mut_ptr() as u64;
+        attr.values = values.as_mut_ptr() as u64;
+        attr.count = elements.min(end - done);
+        let is_end = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        values.chunks_exact(size).take(attr.count as usize).for_each(&mut each);
+        done = done.saturating_add(attr.count);
+        if is_end || attr.count == 0 {
+            break;
+        }
+        attr.in_batch = std::ptr::from_mut(&mut place) as u64;
+    }
+    Ok(())
 }
 
 fn zeroed<T: Pod>() -> T {

@@ -12,9 +12,9 @@ use aya::{
 use roadstead_abi::{Counters, limits, map_names};
 
 use crate::{
-    batch,
     maps::{MapError, open},
     pins::Pins,
+    syscall,
 };
 
 /// The pinned counters.
@@ -60,7 +60,7 @@ impl TrafficMaps {
         let end = end.min(limits::COUNTERS);
         let mut counters = Vec::with_capacity(end as usize);
         let size = self.cpus * size_of::<Counters>();
-        batch::read(map.fd().as_fd(), end, size, |bytes| counters.push(sum(bytes)))
+        syscall::read_percpu_batch(map.fd().as_fd(), end, size, |bytes| counters.push(sum(bytes)))
             .map_err(|source| failed(name, "read", source))?;
         Ok(counters)
     }
