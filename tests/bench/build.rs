@@ -1,35 +1,7 @@
 //! Compiles the harness of `ebpf/programs` by the one recipe and puts it where `src/packets/object.rs` embeds it.
 
-use std::{env, error::Error, fs, path::PathBuf};
-
 use roadstead_toolchain::Object;
 
 fn main() {
-    if let Err(error) = embed() {
-        println!("cargo::error={}", chain(&*error));
-    }
-}
-
-fn embed() -> Result<(), Box<dyn Error>> {
-    let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    let programs = manifest_dir.join("../../ebpf/programs");
-    for line in roadstead_toolchain::rerun_lines(&programs)? {
-        println!("{line}");
-    }
-    let cache = roadstead_toolchain::cache_dir_from_out_dir(&out_dir);
-    let object = roadstead_toolchain::compile(Object::Harness, &programs, &cache)?;
-    // A copy: the cache may drop the object while this build's result is still in use.
-    fs::copy(object, out_dir.join("harness.o"))?;
-    Ok(())
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    roadstead_toolchain::embed(Object::Harness, "harness.o");
 }

@@ -5,7 +5,7 @@
 //! | I1 a flow stays with its backend while that serves | `robust.rs`: held connections; `udp.rs`: endpoints that terminate |
 //! | I2 a client hears only the address that it asked | `matrix.rs`, `mtu.rs`: captures; `expect.rs`: every answer |
 //! | I3 a change moves few flows under Maglev | `userspace/dataplane`: unit tests of the tables |
-//! | I4 a lookup finds the old set or the new one | `robust.rs`: 1,000 changes; `userspace/dataplane`: order of writes |
+//! | I4 a lookup finds the old set or the new one | `robust.rs`: 2,000 endpoint changes; `userspace/dataplane`: order of writes |
 //! | I5 restart, upgrade, kill: nothing fails | `robust.rs`, `agent.rs` |
 //! | I6 a full table loses nothing that it holds | `robust.rs`: the table is full |
 //! | I7 pairs of conntrack are whole | here |
