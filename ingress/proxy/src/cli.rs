@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use roadstead_model::ObjectName;
-use roadstead_routes::ClassChoice;
+use roadstead_routes::{ClassChoice, Controller};
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
@@ -80,7 +80,7 @@ pub struct RunFlags {
     pub publish_address: Vec<IpAddr>,
     /// Write the addresses of this Service instead
     #[arg(long, value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_PUBLISH_SERVICE")]
-    pub publish_service: Option<ServiceName>,
+    pub publish_service: Option<NamespacedName>,
 }
 
 impl RunFlags {
@@ -110,13 +110,18 @@ pub struct ClassFlags {
     /// Serve this class and no other but those named (repeatable; default: classes of controller roadstead.dev/ingress)
     #[arg(long = "ingress-class", value_name = "NAME", env = "ROADSTEAD_INGRESS_CLASS", value_delimiter = ',')]
     names: Vec<String>,
+    /// ConfigMap with controller options under ingress-nginx's keys (default: ingress-nginx/ingress-nginx-controller where class
+    /// nginx is served)
+    #[arg(long = "configmap", value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_CONFIGMAP")]
+    config_map: Option<NamespacedName>,
 }
 
 impl ClassFlags {
     /// As `roadstead-routes` takes it.
     #[must_use]
-    pub fn choice(&self) -> ClassChoice {
-        ClassChoice { names: self.names.clone() }
+    pub fn controller(&self) -> Controller {
+        let config_map = self.config_map.as_ref().map(|name| name.0.clone());
+        Controller { classes: ClassChoice { names: self.names.clone() }, config_map }
     }
 }
 
@@ -153,29 +158,29 @@ pub enum Output {
 
 /// `namespace/name` on the command line.
 #[derive(Clone, Debug)]
-pub struct ServiceName(ObjectName);
+pub struct NamespacedName(ObjectName);
 
 /// The text was no `namespace/name`.
 #[derive(Debug)]
-pub struct ServiceNameError;
+pub struct NamespacedNameError;
 
-impl fmt::Display for ServiceNameError {
+impl fmt::Display for NamespacedNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("expected namespace/name")
     }
 }
 
-impl std::error::Error for ServiceNameError {}
+impl std::error::Error for NamespacedNameError {}
 
-impl FromStr for ServiceName {
-    type Err = ServiceNameError;
+impl FromStr for NamespacedName {
+    type Err = NamespacedNameError;
 
-    fn from_str(text: &str) -> Result<Self, ServiceNameError> {
+    fn from_str(text: &str) -> Result<Self, NamespacedNameError> {
         match text.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
                 Ok(Self(ObjectName::new(namespace, name)))
             }
-            _ => Err(ServiceNameError),
+            _ => Err(NamespacedNameError),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
-use roadstead_routes::{Backend, BackendId, ClassChoice, Compiled, Table, compile, endpoints_of, same_inputs};
+use roadstead_routes::{Backend, BackendId, Compiled, Controller, Table, compile, endpoints_of, same_inputs};
 use rustls::crypto::CryptoProvider;
 
 use crate::{
@@ -56,7 +56,7 @@ pub struct Publish {
 /// Applies snapshots.
 pub struct Control {
     live: Arc<Live>,
-    classes: ClassChoice,
+    controller: Controller,
     store: CertificateStore,
     pools: HashMap<Backend, Arc<Pool>>,
     applied: Option<(Arc<Snapshot>, Compiled)>,
@@ -69,14 +69,14 @@ impl Control {
     /// # Errors
     /// The default certificate could not be made.
     pub fn new(
-        classes: ClassChoice,
+        controller: Controller,
         metrics: Metrics,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CertificateError> {
         let store = CertificateStore::new(provider)?;
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
         let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics });
-        Ok(Self { live, classes, store, pools: HashMap::new(), applied: None, reported: BTreeSet::new() })
+        Ok(Self { live, controller, store, pools: HashMap::new(), applied: None, reported: BTreeSet::new() })
     }
 
     /// What is served; stays the same object over all snapshots.
@@ -105,13 +105,13 @@ impl Control {
 
     fn compiled(&mut self, snapshot: &Arc<Snapshot>) -> (Compiled, bool) {
         match self.applied.take() {
-            Some((before, compiled)) if same_inputs(&before, snapshot) => (compiled, false),
+            Some((before, compiled)) if same_inputs(&before, snapshot, &self.controller) => (compiled, false),
             Some((_, before)) => {
-                let compiled = compile(snapshot, &self.classes);
+                let compiled = compile(snapshot, &self.controller);
                 let changed = compiled.table != before.table;
                 (compiled, changed)
             }
-            None => (compile(snapshot, &self.classes), true),
+            None => (compile(snapshot, &self.controller), true),
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Answer {
 /// The answer could not be written as JSON.
 pub fn route(flags: &RouteFlags) -> anyhow::Result<ExitCode> {
     let snapshot = load(&flags.source.manifests, &flags.source.options());
-    let compiled = compile(&snapshot, &flags.classes.choice());
+    let compiled = compile(&snapshot, &flags.classes.controller());
     for problem in snapshot.problems.iter().chain(&compiled.problems) {
         eprintln!("{problem}");
     }

@@ -46,7 +46,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
         serve(address, health.clone(), shutdown.clone())
             .with_context(|| format!("cannot serve metrics on {address}"))?;
     }
-    let mut control = Control::new(flags.classes.choice(), metrics, tls::provider())?;
+    let mut control = Control::new(flags.classes.controller(), metrics, tls::provider())?;
     let source = start(&flags.source).context("cannot read the manifests")?;
     let mut snapshots = source.snapshots();
     let synced = snapshots.wait_for(|snapshot| snapshot.synced);

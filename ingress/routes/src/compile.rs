@@ -7,10 +7,10 @@ use roadstead_model::{
 };
 
 use crate::{
-    Backend, BackendId, CertificateRef, ClassChoice, Route, Table, Target,
-    annotations::{Settings, warning},
+    Backend, BackendId, CertificateRef, Controller, Route, Settings, Table, Target,
     class::Claim,
     path::is_normal,
+    settings::{Options, warning},
     table::{Paths, RouteId},
 };
 
@@ -25,7 +25,7 @@ pub struct Compiled {
 
 /// Whether two snapshots give the same table: then only endpoints and Secrets need to be looked at.
 #[must_use]
-pub fn same_inputs(before: &Snapshot, after: &Snapshot) -> bool {
+pub fn same_inputs(before: &Snapshot, after: &Snapshot, controller: &Controller) -> bool {
     fn same<K: Ord, V>(
         before: &std::collections::BTreeMap<K, Arc<V>>,
         after: &std::collections::BTreeMap<K, Arc<V>>,
@@ -36,16 +36,19 @@ pub fn same_inputs(before: &Snapshot, after: &Snapshot) -> bool {
                 .zip(after)
                 .all(|((key, value), (other_key, other))| key == other_key && Arc::ptr_eq(value, other))
     }
-    same(&before.ingresses, &after.ingresses) && same(&before.ingress_classes, &after.ingress_classes)
+    same(&before.ingresses, &after.ingresses)
+        && same(&before.ingress_classes, &after.ingress_classes)
+        && controller.config_map(before) == controller.config_map(after)
 }
 
-/// Makes the table of the Ingresses that `classes` claims.
+/// Makes the table of the Ingresses that the controller claims.
 #[must_use]
-pub fn compile(snapshot: &Snapshot, classes: &ClassChoice) -> Compiled {
+pub fn compile(snapshot: &Snapshot, controller: &Controller) -> Compiled {
     let mut compiler = Compiler::default();
+    let options = Options::read(controller.config_map(snapshot).map(Arc::as_ref), &mut compiler.problems);
     let mut ours = Vec::new();
     for ingress in snapshot.ingresses.values() {
-        match classes.claim(ingress, snapshot) {
+        match controller.classes.claim(ingress, snapshot) {
             Claim::Ours => ours.push(ingress.as_ref()),
             Claim::Theirs => {}
             Claim::Nobodys => compiler.problems.push(warning(
@@ -57,8 +60,11 @@ pub fn compile(snapshot: &Snapshot, classes: &ClassChoice) -> Compiled {
     }
     ours.sort_by_key(|ingress| ingress.meta.age_order());
     for ingress in &ours {
-        compiler.add(ingress);
+        let profile = controller.profile(ingress, snapshot);
+        let settings = Settings::of_ingress(ingress, profile, &options, &mut compiler.problems);
+        compiler.add(ingress, &Arc::new(settings));
     }
+    compiler.table.options = Arc::new(options);
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
     Compiled { table: compiler.table, problems: compiler.problems }
@@ -84,9 +90,8 @@ struct TlsClaim<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn add(&mut self, ingress: &'a Ingress) {
+    fn add(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>) {
         self.table.ingresses.push(ingress.meta.name.clone());
-        let settings = Settings::read(ingress, &mut self.problems);
         if ingress.rules.is_empty() {
             self.add_catch_all(ingress, settings);
         }
@@ -98,7 +103,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn add_catch_all(&mut self, ingress: &Ingress, settings: Settings) {
+    fn add_catch_all(&mut self, ingress: &Ingress, settings: &Arc<Settings>) {
         let field = "spec.defaultBackend";
         let Some(backend) = &ingress.default_backend else {
             let reason = "is not set and there are no rules: the Ingress serves nothing".to_owned();
@@ -113,7 +118,7 @@ impl<'a> Compiler<'a> {
         self.table.catch_all = Some(id);
     }
 
-    fn add_rule(&mut self, ingress: &Ingress, settings: Settings, index: usize, rule: &IngressRule) {
+    fn add_rule(&mut self, ingress: &Ingress, settings: &Arc<Settings>, index: usize, rule: &IngressRule) {
         let default = match &ingress.default_backend {
             Some(backend) if self.paths(rule.host.as_ref()).default.is_none() => Some(backend),
             _ => None,
@@ -155,7 +160,7 @@ impl<'a> Compiler<'a> {
     fn route(
         &mut self,
         ingress: &Ingress,
-        settings: Settings,
+        settings: &Arc<Settings>,
         host: Option<&Host>,
         path: Option<(PathType, String)>,
         (field, backend): (&str, &IngressBackend),
@@ -175,9 +180,9 @@ impl<'a> Compiler<'a> {
             host: host.cloned(),
             path,
             target,
-            ssl_redirect: settings.ssl_redirect,
+            settings: Arc::clone(settings),
         };
-        self.table.routes.push(route);
+        self.table.routes.push(Arc::new(route));
         self.table.routes.len() - 1
     }
 

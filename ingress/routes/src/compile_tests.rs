@@ -4,11 +4,11 @@ use super::*;
 use crate::{Outcome, Scheme, fixture, route};
 
 fn problems(snapshot: &Snapshot) -> Vec<String> {
-    compile(snapshot, &ClassChoice::default()).problems.iter().map(ToString::to_string).collect()
+    compile(snapshot, &Controller::default()).problems.iter().map(ToString::to_string).collect()
 }
 
 fn owner(snapshot: &Snapshot, host: &str, path: &str) -> String {
-    let table = compile(snapshot, &ClassChoice::default()).table;
+    let table = compile(snapshot, &Controller::default()).table;
     match route(&table, Scheme::Https, host, path) {
         Outcome::Proxy { route, .. } => route.ingress.to_string(),
         other => format!("{other:?}"),
@@ -87,7 +87,7 @@ fn certificates_belong_to_the_ingress_that_serves_the_host() {
     bank.tls.push(tls(&["bank.example", "*.bank.example"], "bank"));
     bank.rules.push(fixture::rule(Some("bank.example"), &["P / web"]));
     fixture::add(&mut snapshot, bank);
-    let compiled = compile(&snapshot, &ClassChoice::default());
+    let compiled = compile(&snapshot, &Controller::default());
     let secret = |host: &str| {
         compiled.table.certificates().lookup(host).and_then(|entry| entry.secret.as_ref()).map(ToString::to_string)
     };
@@ -109,7 +109,7 @@ fn tls_without_hosts_means_the_hosts_of_the_rules_or_every_other() {
     hostless.tls.push(tls(&[], "fallback"));
     hostless.default_backend = Some(fixture::backend("web"));
     fixture::add(&mut snapshot, hostless);
-    let table = compile(&snapshot, &ClassChoice::default()).table;
+    let table = compile(&snapshot, &Controller::default()).table;
     let secret = |entry: Option<&CertificateRef>| entry.and_then(|entry| entry.secret.clone());
     assert_eq!(secret(table.certificates().lookup("foo.example")), Some(ObjectName::new("default", "named")));
     assert_eq!(secret(table.certificates().default_certificate()), Some(ObjectName::new("default", "fallback")));
@@ -121,10 +121,10 @@ fn endpoints_and_services_are_no_input_of_the_table() {
     fixture::add(&mut snapshot, fixture::ingress("default/web"));
     let mut after = snapshot.clone();
     fixture::service(&mut after, "default/web", "http", 80);
-    assert!(same_inputs(&snapshot, &after));
+    assert!(same_inputs(&snapshot, &after, &Controller::default()));
     fixture::class(&mut after, "edge", "roadstead.dev/ingress", false);
-    assert!(!same_inputs(&snapshot, &after));
+    assert!(!same_inputs(&snapshot, &after, &Controller::default()));
     let mut replaced = snapshot.clone();
     fixture::add(&mut replaced, fixture::ingress("default/web"));
-    assert!(!same_inputs(&snapshot, &replaced));
+    assert!(!same_inputs(&snapshot, &replaced, &Controller::default()));
 }

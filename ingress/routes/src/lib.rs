@@ -7,13 +7,14 @@
 
 #![forbid(unsafe_code)]
 
-mod annotations;
 mod class;
 mod compile;
+mod controller;
 mod endpoints;
 mod host;
 mod path;
 mod route;
+mod settings;
 mod table;
 mod tls;
 
@@ -22,9 +23,11 @@ mod fixture;
 
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
 pub use compile::{Compiled, compile, same_inputs};
+pub use controller::Controller;
 pub use endpoints::{EndpointsError, endpoints_of};
 pub use host::request_host;
 pub use path::{BadPath, normalise};
 pub use route::{Outcome, Scheme, route};
+pub use settings::{Options, Profile, Redirects, Settings};
 pub use table::{Backend, BackendId, Route, Table, Target};
 pub use tls::{CertificateIndex, CertificateRef};

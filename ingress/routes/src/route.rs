@@ -1,6 +1,6 @@
 //! One request's way through the table.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
     BackendId, Route, Table, Target,
@@ -37,21 +37,21 @@ pub enum Outcome<'t> {
     /// It goes to a backend.
     Proxy {
         /// Why.
-        route: &'t Route,
+        route: &'t Arc<Route>,
         /// Where.
         backend: BackendId,
     },
     /// 308 to https.
     Redirect {
         /// The route that would have taken it.
-        route: &'t Route,
+        route: &'t Arc<Route>,
         /// The value for the Location header.
         location: String,
     },
     /// 503: the route leads to something that is not served.
     Unavailable {
         /// The route.
-        route: &'t Route,
+        route: &'t Arc<Route>,
     },
     /// 404: no rule and no default backend takes it.
     NotFound,
@@ -93,7 +93,7 @@ pub fn route<'t>(table: &'t Table, scheme: Scheme, authority: &str, target: &str
 }
 
 fn must_redirect(table: &Table, route: &Route, host: &str, path: &[u8]) -> bool {
-    route.ssl_redirect && !host.is_empty() && is_tls_host(table, route, host) && !is_acme_challenge(path)
+    route.settings.redirects.ssl && !host.is_empty() && is_tls_host(table, route, host) && !is_acme_challenge(path)
 }
 
 /// The host is named by a TLS entry, or it is served by the very Ingress that names the certificate of all other hosts.

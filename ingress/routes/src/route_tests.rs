@@ -3,14 +3,14 @@
 use roadstead_model::{IngressTls, ObjectName, Snapshot};
 
 use super::*;
-use crate::{ClassChoice, compile, fixture};
+use crate::{Controller, compile, fixture};
 
 fn table(hosts: &[(Option<&str>, &[&str])]) -> Table {
     let mut snapshot = Snapshot::default();
     let mut ingress = fixture::ingress("default/web");
     ingress.rules = hosts.iter().map(|(host, paths)| fixture::rule(*host, paths)).collect();
     fixture::add(&mut snapshot, ingress);
-    compile(&snapshot, &ClassChoice::default()).table
+    compile(&snapshot, &Controller::default()).table
 }
 
 /// The Service that takes the request, or why none does.
@@ -117,11 +117,11 @@ fn default_backends_take_what_is_left() {
     let mut other = fixture::ingress("default/other");
     other.rules.push(fixture::rule(Some("bar.example"), &["P /bar bar"]));
     fixture::add(&mut snapshot, other);
-    let without = compile(&snapshot, &ClassChoice::default()).table;
+    let without = compile(&snapshot, &Controller::default()).table;
     let mut catch_all = fixture::ingress("default/catch-all");
     catch_all.default_backend = Some(fixture::backend("of-all"));
     fixture::add(&mut snapshot, catch_all);
-    let with = compile(&snapshot, &ClassChoice::default()).table;
+    let with = compile(&snapshot, &Controller::default()).table;
     for (host, path, expected, expected_without) in [
         ("foo.example", "/foo", "foo", "foo"),
         ("foo.example", "/else", "of-the-host", "of-the-host"),
@@ -149,7 +149,7 @@ fn tls_hosts_redirect_unless_told_otherwise() {
         ingress.meta.annotations.extend(redirect.map(|value| (key, value.to_owned())));
         fixture::add(&mut snapshot, ingress);
     }
-    let table = compile(&snapshot, &ClassChoice::default()).table;
+    let table = compile(&snapshot, &Controller::default()).table;
     for (scheme, host, path, expected) in [
         (Scheme::Http, "A.example:80", "/x//y?q=1", "https://a.example/x//y?q=1"),
         (Scheme::Https, "a.example", "/x", "web"),

@@ -1,10 +1,10 @@
 //! The table itself: hosts, the paths of each host, and what they lead to.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
-use crate::{host::wildcard_key, tls::CertificateIndex};
+use crate::{Options, Settings, host::wildcard_key, tls::CertificateIndex};
 
 /// An immutable generation of routes. It holds names of Services, never endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,10 +15,11 @@ pub struct Table {
     pub(crate) any: Option<Paths>,
     /// The default backend of an Ingress without rules.
     pub(crate) catch_all: Option<RouteId>,
-    pub(crate) routes: Vec<Route>,
+    pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) backends: Vec<Backend>,
     pub(crate) certificates: CertificateIndex,
     pub(crate) ingresses: Vec<ObjectName>,
+    pub(crate) options: Arc<Options>,
 }
 
 /// A Service's port that routes lead to.
@@ -56,8 +57,8 @@ pub struct Route {
     pub path: Option<(PathType, String)>,
     /// Where requests go.
     pub target: Target,
-    /// Plain requests are sent to https when the host is a TLS host.
-    pub ssl_redirect: bool,
+    /// What the Ingress's annotations and the controller's options decide.
+    pub settings: Arc<Settings>,
 }
 
 /// Where a route leads.
@@ -90,7 +91,7 @@ impl Table {
     /// The first Ingress that leads to a backend: the one to name when the backend is not there.
     #[must_use]
     pub fn first_user(&self, id: usize) -> Option<&ObjectName> {
-        let leads = |route: &&Route| route.target == Target::Backend(BackendId(id));
+        let leads = |route: &&Arc<Route>| route.target == Target::Backend(BackendId(id));
         self.routes.iter().find(leads).map(|route| &route.ingress)
     }
 
@@ -106,8 +107,14 @@ impl Table {
         &self.ingresses
     }
 
+    /// What holds for the whole controller.
+    #[must_use]
+    pub fn options(&self) -> &Arc<Options> {
+        &self.options
+    }
+
     /// The route of a normalised path; the host is chosen before the path, and never left for another one.
-    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<&Route> {
+    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<&Arc<Route>> {
         let named = self.exact.get(host).or_else(|| self.wildcard.get(wildcard_key(host)?));
         let id = match named {
             Some(paths) => paths.find(path).or(paths.default),

@@ -10,7 +10,7 @@ use roadstead_proxy::{
     server::{Server, ServerOptions},
     tls,
 };
-use roadstead_routes::ClassChoice;
+use roadstead_routes::Controller;
 use roadstead_telemetry::Shutdown;
 
 /// Stopped and joined when it is dropped.
@@ -32,7 +32,7 @@ impl Proxy {
     pub(crate) fn limited(snapshot: Snapshot, max_connections: usize) -> Self {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
-        let mut control = Control::new(ClassChoice::default(), metrics, tls::provider()).unwrap();
+        let mut control = Control::new(Controller::default(), metrics, tls::provider()).unwrap();
         control.apply(&Arc::new(snapshot));
         let any = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let options = ServerOptions { http: any.clone(), https: any, threads: 1, max_connections };

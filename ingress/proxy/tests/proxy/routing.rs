@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use roadstead_proxy::route_command::answer;
-use roadstead_routes::{ClassChoice, Scheme, compile};
+use roadstead_routes::{Controller, Scheme, compile};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
@@ -61,7 +61,7 @@ fn the_offline_answer_names_rule_backend_and_endpoints() {
     service(&mut snapshot, "none", &[]);
     let paths = [("a.example", "/", "web"), ("b.example", "/none", "none")];
     ingress(&mut snapshot, "all", &paths, &[("a.example", "missing")]);
-    let table = compile(&snapshot, &ClassChoice::default()).table;
+    let table = compile(&snapshot, &Controller::default()).table;
     let ask = |scheme, host, path| serde_json::to_value(answer(&snapshot, &table, scheme, host, path)).unwrap();
     let found = ask(Scheme::Https, "a.example", "/x");
     let expected = serde_json::json!({

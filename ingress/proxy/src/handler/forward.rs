@@ -1,0 +1,115 @@
+//! The request to an endpoint, the answer to the client, and the change to a tunnel where both want one.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade::OnUpgrade,
+};
+use roadstead_routes::Scheme;
+
+use super::Visit;
+use crate::{
+    answer::{AnswerBody, forwarded, plain},
+    edge::Place,
+    fields::{Hsts, Upgrade, to_client, to_upstream, wants_websocket},
+    tunnel,
+    upstream::{Failure, Pool, RequestBody, UpstreamBody, send},
+};
+
+/// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
+pub(super) async fn forward(visit: &Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let Some(pool) = visit.pool() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
+    match try_forward(visit, pool, request).await {
+        Ok(response) => response,
+        Err(failure) => {
+            visit.live.metrics.failed(failure);
+            plain(status_of(failure))
+        }
+    }
+}
+
+async fn try_forward(
+    visit: &Visit<'_>,
+    pool: &Pool,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Failure> {
+    let (mut parts, body) = request.into_parts();
+    let client = wish_to_upgrade(&mut parts, &body);
+    let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
+    to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
+    let mut response = send(pool, outgoing(parts, body)).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(client, response);
+    }
+    to_client(response.headers_mut(), hsts(visit));
+    response.headers_mut().remove(UPGRADE);
+    *response.version_mut() = Version::HTTP_11;
+    Ok(forwarded(response))
+}
+
+fn hsts(visit: &Visit<'_>) -> Hsts {
+    let certified = || visit.live.certificates.load().has_own(visit.authority());
+    if visit.origin.scheme == Scheme::Https && certified() { Hsts::Send } else { Hsts::Leave }
+}
+
+fn status_of(failure: Failure) -> StatusCode {
+    match failure {
+        Failure::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Connect | Failure::Broken => StatusCode::BAD_GATEWAY,
+        Failure::ConnectTimeout | Failure::Silent => StatusCode::GATEWAY_TIMEOUT,
+        Failure::Client => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// The request as an endpoint gets it: HTTP/1.1, origin form, the target as the client wrote it.
+fn outgoing(parts: Parts, body: Incoming) -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::new(body));
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
+    *request.headers_mut() = parts.headers;
+    if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+        // Unasked, hyper sends no body with GET and HEAD: the endpoint would take an emptied request for the whole one.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    request
+}
+
+/// The client's side of an upgrade, when the request asks for one in the only form that the guard lets through: without
+/// a body, on HTTP/1.1, with both fields. It comes with the connection's place, which the tunnel takes over.
+fn wish_to_upgrade(parts: &mut Parts, body: &Incoming) -> Option<(OnUpgrade, Arc<Place>)> {
+    let asked = parts.version == Version::HTTP_11
+        && body.is_end_stream()
+        && wants_websocket(&parts.headers)
+        && names_upgrade(&parts.headers);
+    if !asked {
+        return None;
+    }
+    Some((parts.extensions.remove::<OnUpgrade>()?, parts.extensions.remove::<Arc<Place>>()?))
+}
+
+fn names_upgrade(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter();
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Both sides leave HTTP: the bytes are copied from now on. An endpoint that upgrades unasked broke the protocol.
+fn switch(
+    client: Option<(OnUpgrade, Arc<Place>)>,
+    mut response: Response<UpstreamBody>,
+) -> Result<Response<AnswerBody>, Failure> {
+    let (client, place) = client.ok_or(Failure::Broken)?;
+    tunnel::spawn(client, hyper::upgrade::on(&mut response), place);
+    to_client(response.headers_mut(), Hsts::Leave);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS);
+    *answer.headers_mut() = std::mem::take(response.headers_mut());
+    Ok(answer.map(AnswerBody::without_content))
+}

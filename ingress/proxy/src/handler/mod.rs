@@ -1,0 +1,76 @@
+//! One request's way, from its head to its answer.
+//!
+//! [`handle`] is what the edge calls. `admit` refuses what no route may see, the table names the route, and `stages` runs what
+//! the route's settings ask for, in ingress-nginx's order, on one [`Visit`]. Each stage is a file that can end the request with an
+//! answer of its own. `forward` carries what is left to an endpoint and back.
+
+mod admit;
+mod forward;
+mod stages;
+mod visit;
+
+pub(crate) use visit::Visit;
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, uri::PathAndQuery};
+use hyper::body::Incoming;
+use roadstead_routes::{Outcome, route};
+
+use crate::{
+    answer::{AnswerBody, plain, redirect},
+    control::Live,
+    edge::Place,
+    fields::{Origin, wants_websocket},
+    handler::admit::{Admitted, admit, root_empty_path},
+};
+
+/// Answers a request; every failure is an answer too.
+///
+/// # Errors
+/// None.
+pub async fn handle(
+    live: Arc<Live>,
+    origin: Origin,
+    place: Arc<Place>,
+    mut request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let in_flight = live.metrics.begin();
+    let wanted_upgrade = request.version() < Version::HTTP_2 && wants_websocket(request.headers());
+    if wanted_upgrade {
+        request.extensions_mut().insert(place);
+    }
+    root_empty_path(request.uri_mut());
+    let mut response = match admit(&request) {
+        Ok(admitted) => answer(&live, &origin, admitted, request).await,
+        Err(refusal) => *refusal,
+    };
+    if wanted_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The guard stopped judging heads behind a wish to upgrade, so nothing more may be read as a request.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    live.metrics.answered(response.status());
+    tracing::debug!(peer = %origin.peer, status = response.status().as_u16(), "answered");
+    Ok(response.map(|body| body.counted(in_flight)))
+}
+
+/// Finds the route, and lets its stages answer.
+async fn answer(
+    live: &Live,
+    origin: &Origin,
+    Admitted { host }: Admitted,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let generation = live.generation.load_full();
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let authority = host.to_str().unwrap_or_default();
+    let (route, backend) = match route(&generation.table, origin.scheme, authority, target) {
+        Outcome::BadPath(_) => return plain(StatusCode::BAD_REQUEST),
+        Outcome::NotFound => return plain(StatusCode::NOT_FOUND),
+        Outcome::Unavailable { .. } => return plain(StatusCode::SERVICE_UNAVAILABLE),
+        Outcome::Redirect { location, .. } => return redirect(&location),
+        Outcome::Proxy { route, backend } => (Arc::clone(route), backend),
+    };
+    let visit = Visit { live, origin, generation, route, backend, host, answer_fields: Vec::new() };
+    stages::run(visit, request).await
+}

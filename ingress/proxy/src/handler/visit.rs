@@ -1,0 +1,47 @@
+//! What is known of a request on its way through the stages.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use roadstead_routes::{BackendId, Route, Settings};
+
+use crate::{
+    control::{Generation, Live},
+    fields::Origin,
+    upstream::Pool,
+};
+
+/// One request and what has been decided about it. Stages read it, and write what later ones go by.
+pub(crate) struct Visit<'a> {
+    /// What is served.
+    pub(crate) live: &'a Live,
+    /// Where the request came from.
+    pub(crate) origin: &'a Origin,
+    /// The generation of routes that it was judged by; kept to its end.
+    pub(crate) generation: Arc<Generation>,
+    /// The route that takes it.
+    pub(crate) route: Arc<Route>,
+    /// Where it goes; the route's own backend until a stage chooses another.
+    pub(crate) backend: BackendId,
+    /// The authority that it is for, as the client wrote it.
+    pub(crate) host: HeaderValue,
+    /// Fields that stages add to whatever answer the client gets.
+    pub(crate) answer_fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Visit<'_> {
+    /// The settings of the route's Ingress.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.route.settings
+    }
+
+    /// The endpoints that the request goes to.
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.generation.pool(self.backend)
+    }
+
+    /// The authority as text; it was checked to be one.
+    pub(crate) fn authority(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+}

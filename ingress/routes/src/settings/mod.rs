@@ -1,0 +1,72 @@
+//! What annotations and the controller's ConfigMap decide about the requests of an Ingress.
+//!
+//! On the configuration's way this stands between `model` and the table: each Ingress gets one [`Settings`], shared by its
+//! routes, with everything parsed and decided, so that a request only looks. Settings are read in two layers by the same
+//! code: first the ConfigMap over ingress-nginx's built-in values, then each Ingress's annotations over that. A key that nobody
+//! reads is reported by name; none is ignored in silence. Each group of settings has a file of its own.
+
+mod reader;
+mod redirect;
+mod units;
+
+use roadstead_model::{ConfigMap, Ingress, Problem};
+
+pub(crate) use reader::{Reader, warning};
+pub use redirect::Redirects;
+
+/// The settings of one Ingress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether ingress-nginx's own habits hold.
+    pub profile: Profile,
+    /// Redirects that are decided before anything else.
+    pub redirects: Redirects,
+}
+
+/// Which habits an Ingress asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// The specification of Ingress, and nothing else where it speaks.
+    #[default]
+    Standard,
+    /// What ingress-nginx does beside it, such as regular expressions for all of a host: for class `nginx` alone.
+    Nginx,
+}
+
+/// What holds for the whole controller: its ConfigMap, read once a generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What Ingresses have that say nothing themselves.
+    pub defaults: Settings,
+}
+
+impl Settings {
+    /// Reads one layer over another.
+    fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
+        Self { profile: base.profile, redirects: Redirects::read(reader, &base.redirects) }
+    }
+
+    /// The settings of an Ingress, and what of its annotations has no effect.
+    pub(crate) fn of_ingress(
+        ingress: &Ingress,
+        profile: Profile,
+        options: &Options,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut reader = Reader::of_ingress(ingress, problems);
+        let settings = Self { profile, ..Self::read(&mut reader, &options.defaults) };
+        reader.finish();
+        settings
+    }
+}
+
+impl Options {
+    /// The controller's options; without a ConfigMap the built-in ones.
+    pub(crate) fn read(config_map: Option<&ConfigMap>, problems: &mut Vec<Problem>) -> Self {
+        let Some(config_map) = config_map else { return Self::default() };
+        let mut reader = Reader::of_config_map(config_map, problems);
+        let options = Self { defaults: Settings::read(&mut reader, &Settings::default()) };
+        reader.finish();
+        options
+    }
+}
