@@ -16,19 +16,19 @@ use http::{
 };
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::{fields::SERVER_NAME, metrics::InFlight, upstream::UpstreamBody};
+use crate::{fields::SERVER_NAME, record::Record, upstream::UpstreamBody};
 
-/// The body of an answer; the request counts as being in flight until it is gone.
+/// The body of an answer; the request's record is told when it is gone.
 pub struct AnswerBody {
     content: Content,
-    in_flight: Option<InFlight>,
+    record: Option<Box<Record>>,
     /// Counts the pieces that were taken.
     moved: Option<Arc<AtomicU64>>,
 }
 
 impl From<Content> for AnswerBody {
     fn from(content: Content) -> Self {
-        Self { content, in_flight: None, moved: None }
+        Self { content, record: None, moved: None }
     }
 }
 
@@ -66,10 +66,10 @@ pub fn forwarded(response: Response<UpstreamBody>) -> Response<AnswerBody> {
 }
 
 impl AnswerBody {
-    /// Binds the count of requests in flight to this body's life.
+    /// Binds the request's record to this body's life.
     #[must_use]
-    pub fn counted(mut self, in_flight: InFlight) -> Self {
-        self.in_flight = Some(in_flight);
+    pub fn recorded(mut self, record: Record) -> Self {
+        self.record = Some(Box::new(record));
         self
     }
 
@@ -99,6 +99,9 @@ impl Body for AnswerBody {
         };
         if let Some(moved) = &self.moved {
             moved.fetch_add(1, Ordering::Relaxed);
+        }
+        if let (Some(record), Some(Ok(frame))) = (&mut self.record, &frame) {
+            record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         Poll::Ready(frame)
     }

@@ -13,7 +13,8 @@ use http::{
 };
 use roadstead_routes::Scheme;
 
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request in the logs of everybody on its way.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -17,6 +17,7 @@ pub mod handler;
 pub mod head;
 pub mod listen;
 pub mod metrics;
+pub mod record;
 pub mod route_command;
 pub mod run;
 pub mod server;

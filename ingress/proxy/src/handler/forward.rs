@@ -17,15 +17,15 @@ use super::Visit;
 use crate::{
     answer::{AnswerBody, forwarded, plain},
     edge::Place,
-    fields::{Hsts, Upgrade, to_client, to_upstream, wants_websocket},
+    fields::{Hsts, Upgrade, X_REQUEST_ID, to_client, to_upstream, wants_websocket},
     tunnel,
     upstream::{Failure, Pool, RequestBody, UpstreamBody, send},
 };
 
 /// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
-pub(super) async fn forward(visit: &Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let Some(pool) = visit.pool() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
-    match try_forward(visit, pool, request).await {
+pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let Some(pool) = visit.pool().cloned() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
+    match try_forward(visit, &pool, request).await {
         Ok(response) => response,
         Err(failure) => {
             visit.live.metrics.failed(failure);
@@ -35,7 +35,7 @@ pub(super) async fn forward(visit: &Visit<'_>, request: Request<Incoming>) -> Re
 }
 
 async fn try_forward(
-    visit: &Visit<'_>,
+    visit: &mut Visit<'_>,
     pool: &Pool,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Failure> {
@@ -43,7 +43,10 @@ async fn try_forward(
     let client = wish_to_upgrade(&mut parts, &body);
     let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
-    let mut response = send(pool, outgoing(parts, body)).await?;
+    visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
+    let request = outgoing(parts, body);
+    visit.record.body = request.body().progress();
+    let mut response = send(pool, request, &mut visit.record.trail).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(client, response);
     }

@@ -23,6 +23,7 @@ use crate::{
     edge::Place,
     fields::{Origin, wants_websocket},
     handler::admit::{Admitted, admit, root_empty_path},
+    record::{Record, Taken},
 };
 
 /// Answers a request; every failure is an answer too.
@@ -35,29 +36,29 @@ pub async fn handle(
     place: Arc<Place>,
     mut request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    let in_flight = live.metrics.begin();
+    let mut record = Record::begin(&live, &origin, &request);
     let wanted_upgrade = request.version() < Version::HTTP_2 && wants_websocket(request.headers());
     if wanted_upgrade {
         request.extensions_mut().insert(place);
     }
     root_empty_path(request.uri_mut());
     let mut response = match admit(&request) {
-        Ok(admitted) => answer(&live, &origin, admitted, request).await,
+        Ok(admitted) => answer(&live, &origin, &mut record, admitted, request).await,
         Err(refusal) => *refusal,
     };
     if wanted_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The guard stopped judging heads behind a wish to upgrade, so nothing more may be read as a request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    live.metrics.answered(response.status());
-    tracing::debug!(peer = %origin.peer, status = response.status().as_u16(), "answered");
-    Ok(response.map(|body| body.counted(in_flight)))
+    record.answered(&response);
+    Ok(response.map(|body| body.recorded(record)))
 }
 
 /// Finds the route, and lets its stages answer.
 async fn answer(
     live: &Live,
     origin: &Origin,
+    record: &mut Record,
     Admitted { host }: Admitted,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
@@ -71,6 +72,8 @@ async fn answer(
         Outcome::Redirect { location, .. } => return redirect(&location),
         Outcome::Proxy { route, backend } => (Arc::clone(route), backend),
     };
-    let visit = Visit { live, origin, generation, route, backend, host, answer_fields: Vec::new() };
+    let taken = Taken { generation: Arc::clone(&generation), route: Arc::clone(&route), backend };
+    record.taken = Some(taken);
+    let visit = Visit { record, live, origin, generation, route, backend, host, answer_fields: Vec::new() };
     stages::run(visit, request).await
 }

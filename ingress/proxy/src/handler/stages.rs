@@ -20,7 +20,7 @@ pub(super) type Stage = ControlFlow<Response<AnswerBody>>;
 pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let mut response = match before(&mut visit, &mut request).await {
         ControlFlow::Break(response) => response,
-        ControlFlow::Continue(()) => forward(&visit, request).await,
+        ControlFlow::Continue(()) => forward(&mut visit, request).await,
     };
     after(&visit, &mut response).await;
     response

@@ -8,11 +8,14 @@ use roadstead_routes::{BackendId, Route, Settings};
 use crate::{
     control::{Generation, Live},
     fields::Origin,
+    record::Record,
     upstream::Pool,
 };
 
 /// One request and what has been decided about it. Stages read it, and write what later ones go by.
 pub(crate) struct Visit<'a> {
+    /// What the log and the metrics will tell of it.
+    pub(crate) record: &'a mut Record,
     /// What is served.
     pub(crate) live: &'a Live,
     /// Where the request came from.

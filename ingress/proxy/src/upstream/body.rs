@@ -18,19 +18,22 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How far the client's body has come; shared by the body and the wait for the answer.
 #[derive(Clone, Debug)]
-pub(super) struct Progress(Arc<Mutex<Step>>);
+pub struct Progress(Arc<Mutex<Step>>);
 
+/// Where a body stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     /// When the last bytes were taken.
     pub(super) at: Instant,
+    /// Bytes of content so far.
+    pub(super) bytes: u64,
     /// The client's stream broke or broke the rules.
     pub(super) failed: bool,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Step { at: Instant::now(), failed: false })))
+        Self(Arc::new(Mutex::new(Step { at: Instant::now(), bytes: 0, failed: false })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Step> {
@@ -39,6 +42,12 @@ impl Progress {
 
     pub(super) fn step(&self) -> Step {
         *self.lock()
+    }
+
+    /// Bytes of content that the client has sent so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 }
 
@@ -64,7 +73,9 @@ impl RequestBody {
         Self { incoming: Some(incoming), progress: Some(Progress::new()) }
     }
 
-    pub(super) fn progress(&self) -> Option<Progress> {
+    /// The note of its progress; `None` where there is no body.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
         self.progress.clone()
     }
 }
@@ -79,6 +90,9 @@ impl Body for RequestBody {
         if let Some(progress) = &self.progress {
             let mut step = progress.lock();
             step.at = Instant::now();
+            if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+                step.bytes += data.map_or(0, |data| data.len() as u64);
+            }
             step.failed |= matches!(frame, Some(Err(_)));
         }
         Poll::Ready(frame)

@@ -8,11 +8,13 @@ mod body;
 mod connection;
 mod pool;
 mod send;
+mod trail;
 
-pub use body::{RequestBody, UpstreamBody};
+pub use body::{Progress, RequestBody, UpstreamBody};
 pub use connection::sweep_idle;
 pub use pool::Pool;
 pub use send::{Failure, send};
+pub use trail::{Step, Trail};
 
 use std::time::Duration;
 

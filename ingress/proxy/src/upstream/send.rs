@@ -6,7 +6,7 @@ use http::{Method, Request, Response};
 use hyper::body::{Body, Incoming};
 use tokio::time::sleep_until;
 
-use super::{Pool, RequestBody, SILENCE_TIMEOUT, UpstreamBody, body::Progress, connection::Lease};
+use super::{Pool, RequestBody, SILENCE_TIMEOUT, Trail, UpstreamBody, body::Progress, connection::Lease};
 
 /// nginx's proxy_next_upstream_tries, as ingress-nginx sets it.
 const MAX_ENDPOINTS: usize = 3;
@@ -41,21 +41,27 @@ enum Attempt {
 ///
 /// # Errors
 /// [`Failure`] says which status the client gets.
-pub async fn send(pool: &Pool, mut request: Request<RequestBody>) -> Result<Response<UpstreamBody>, Failure> {
+pub async fn send(
+    pool: &Pool,
+    mut request: Request<RequestBody>,
+    trail: &mut Trail,
+) -> Result<Response<UpstreamBody>, Failure> {
     let mut tried = Vec::new();
     let mut failure = Failure::NoEndpoint;
     while tried.len() < MAX_ENDPOINTS {
         let Some(endpoint) = pool.pick(&tried) else { break };
         tried.push(endpoint);
+        trail.begin(endpoint);
         while let Some(lease) = Lease::reuse(endpoint) {
             let copy = repeatable(&request);
-            match attempt(lease, request, copy).await {
+            trail.connected();
+            match attempt(lease, request, copy, trail).await {
                 Attempt::Answered(response) => return Ok(response),
                 Attempt::Failed(failure) => return Err(failure),
                 Attempt::Again(same) => request = same,
             }
         }
-        match connect_and_send(endpoint, request).await {
+        match connect_and_send(endpoint, request, trail).await {
             Ok(Attempt::Answered(response)) => return Ok(response),
             Ok(Attempt::Failed(failure)) => return Err(failure),
             Ok(Attempt::Again(same)) => {
@@ -75,11 +81,13 @@ pub async fn send(pool: &Pool, mut request: Request<RequestBody>) -> Result<Resp
 async fn connect_and_send(
     endpoint: SocketAddr,
     request: Request<RequestBody>,
+    trail: &mut Trail,
 ) -> Result<Attempt, (Request<RequestBody>, io::Error)> {
     match Lease::connect(endpoint).await {
         Ok(lease) => {
             let copy = repeatable(&request);
-            Ok(attempt(lease, request, copy).await)
+            trail.connected();
+            Ok(attempt(lease, request, copy, trail).await)
         }
         Err(error) => Err((request, error)),
     }
@@ -103,12 +111,20 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(copy)
 }
 
-async fn attempt(mut lease: Lease, request: Request<RequestBody>, copy: Option<Request<RequestBody>>) -> Attempt {
+async fn attempt(
+    mut lease: Lease,
+    request: Request<RequestBody>,
+    copy: Option<Request<RequestBody>>,
+    trail: &mut Trail,
+) -> Attempt {
     let progress = request.body().progress();
     let sent = in_time(lease.sender.try_send_request(request), progress.as_ref()).await;
     match sent {
         None => Attempt::Failed(Failure::Silent),
-        Some(Ok(response)) => Attempt::Answered(response.map(|body: Incoming| UpstreamBody::new(body, lease))),
+        Some(Ok(response)) => {
+            trail.answered(response.status());
+            Attempt::Answered(response.map(|body: Incoming| UpstreamBody::new(body, lease)))
+        }
         Some(Err(mut error)) => {
             if let Some(unsent) = error.take_message() {
                 return Attempt::Again(unsent);
