@@ -168,7 +168,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// 32 hexadecimal digits, unlike any other of this process and of others with all likelihood. It identifies, it does not
 /// protect: a keyed hash of a counter is enough and costs no system call.
-fn request_id() -> HeaderValue {
+pub(crate) fn request_id() -> HeaderValue {
     thread_local! {
         static KEYS: (RandomState, RandomState) = (RandomState::new(), RandomState::new());
         static COUNT: Cell<u64> = const { Cell::new(0) };

@@ -16,6 +16,7 @@ mod path;
 mod route;
 mod settings;
 mod table;
+mod template;
 mod tls;
 
 #[cfg(test)]
@@ -30,4 +31,5 @@ pub use path::{BadPath, normalise};
 pub use route::{Outcome, Scheme, route};
 pub use settings::{Options, Profile, Redirects, Settings};
 pub use table::{Backend, BackendId, Route, Table, Target};
+pub use template::{Facts, Template, TemplateError, Variable, fuzz_template};
 pub use tls::{CertificateIndex, CertificateRef};

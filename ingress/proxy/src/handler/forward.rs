@@ -42,6 +42,9 @@ async fn try_forward(
     let (mut parts, body) = request.into_parts();
     let client = wish_to_upgrade(&mut parts, &body);
     let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
+    if let Some(made) = visit.made_request_id.get() {
+        parts.headers.entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
+    }
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
     let request = outgoing(parts, body);

@@ -5,13 +5,19 @@
 //! answer of its own. `forward` carries what is left to an endpoint and back.
 
 mod admit;
+mod facts;
 mod forward;
 mod stages;
 mod visit;
 
+#[expect(unused_imports, reason = "stages that render templates follow")]
+pub(crate) use facts::RequestFacts;
 pub(crate) use visit::Visit;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, uri::PathAndQuery};
 use hyper::body::Incoming;
@@ -74,6 +80,16 @@ async fn answer(
     };
     let taken = Taken { generation: Arc::clone(&generation), route: Arc::clone(&route), backend };
     record.taken = Some(taken);
-    let visit = Visit { record, live, origin, generation, route, backend, host, answer_fields: Vec::new() };
+    let visit = Visit {
+        record,
+        live,
+        origin,
+        generation,
+        route,
+        backend,
+        host,
+        answer_fields: Vec::new(),
+        made_request_id: OnceLock::new(),
+    };
     stages::run(visit, request).await
 }

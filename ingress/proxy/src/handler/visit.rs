@@ -1,13 +1,13 @@
 //! What is known of a request on its way through the stages.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use roadstead_routes::{BackendId, Route, Settings};
 
 use crate::{
     control::{Generation, Live},
-    fields::Origin,
+    fields::{Origin, X_REQUEST_ID, request_id},
     record::Record,
     upstream::Pool,
 };
@@ -30,6 +30,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) host: HeaderValue,
     /// Fields that stages add to whatever answer the client gets.
     pub(crate) answer_fields: Vec<(HeaderName, HeaderValue)>,
+    /// Made for a request that brings none, once somebody asks.
+    pub(crate) made_request_id: OnceLock<HeaderValue>,
 }
 
 impl Visit<'_> {
@@ -46,5 +48,10 @@ impl Visit<'_> {
     /// The authority as text; it was checked to be one.
     pub(crate) fn authority(&self) -> &str {
         self.host.to_str().unwrap_or_default()
+    }
+
+    /// What X-Request-ID tells the endpoint: the client's own, or one that is made now.
+    pub(crate) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        headers.get(&X_REQUEST_ID).unwrap_or_else(|| self.made_request_id.get_or_init(request_id)).clone()
     }
 }

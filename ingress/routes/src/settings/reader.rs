@@ -9,6 +9,7 @@ use std::{
 use roadstead_model::{ConfigMap, Ingress, Metadata, ObjectName, ObjectRef, Problem, Severity};
 
 use super::units;
+use crate::Template;
 
 /// Prefixes that address an Ingress controller's settings; ours goes before ingress-nginx's.
 const PREFIXES: [&str; 2] = ["roadstead.dev/", "nginx.ingress.kubernetes.io/"];
@@ -169,6 +170,18 @@ impl<'a> Value<'_, 'a> {
         self.text().map(|text| text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect())
     }
 
+    /// A text with nginx's variables.
+    ///
+    /// # Errors
+    /// [`Wrong`] where one of them is not known.
+    pub(crate) fn template(self) -> Result<Option<Template>, Wrong> {
+        let Some(text) = self.text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+        Template::parse(text).map(Some).map_err(|error| {
+            self.reader.complain(self.key, format!("{text:?} {error}; it has no effect"));
+            Wrong
+        })
+    }
+
     /// Addresses and CIDRs with commas; one wrong part makes the whole value wrong.
     ///
     /// # Errors
@@ -234,6 +247,8 @@ mod tests {
         check(&[(nginx, "B")], |reader| reader.either("x").word(&[("a", 1), ("b", 2)]), &Some(2), &[]);
         check(&[(nginx, "0")], |reader| reader.either("x").number(1), &None, &[nginx]);
         check(&[(nginx, "10.0.0.0/8,oops")], |reader| reader.either("x").networks(), &Err(Wrong), &[nginx]);
+        let no_template = Err(Wrong);
+        check(&[(nginx, "$nothing")], |reader| reader.either("x").template(), &no_template, &[nginx]);
         let secret = Ok(Some(ObjectName::new("default", "s")));
         check(&[(nginx, "s")], |reader| reader.annotation("x").object(), &secret, &[]);
     }
