@@ -1,7 +1,7 @@
 //! The command line: `run` serves, `route` tells what would serve.
 
 use std::{
-    fmt,
+    env, fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     process::ExitCode,
@@ -10,11 +10,16 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use roadstead_model::ObjectName;
-use roadstead_routes::{ClassChoice, Controller};
+use roadstead_routes::{CONTROLLER, ClassChoice, Controller};
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
-use crate::{control::Publish, route_command, run, server::ServerOptions};
+use crate::{
+    control::Publish,
+    metrics::{Detail, MetricsOptions},
+    route_command, run,
+    server::ServerOptions,
+};
 
 /// Serves Kubernetes Ingress from a directory of YAML.
 #[derive(Debug, Parser)]
@@ -75,6 +80,9 @@ pub struct RunFlags {
     /// Connections that one address takes at once; more of them wait in the kernel
     #[arg(long, value_name = "N", env = "ROADSTEAD_INGRESS_MAX_CONNECTIONS", default_value = "16384")]
     pub max_connections: NonZeroUsize,
+    /// How finely metrics tell requests apart
+    #[arg(long, value_name = "DETAIL", env = "ROADSTEAD_INGRESS_METRICS_DETAIL", value_enum, default_value_t)]
+    pub metrics_detail: Detail,
     /// Write this address to the status of the Ingresses that are served (repeatable)
     #[arg(long, value_name = "IP", env = "ROADSTEAD_INGRESS_PUBLISH_ADDRESS", value_delimiter = ',')]
     pub publish_address: Vec<IpAddr>,
@@ -94,6 +102,19 @@ impl RunFlags {
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             max_connections: self.max_connections.get(),
         }
+    }
+
+    /// What to count, with the labels that tell this controller from others: those of ingress-nginx, which takes the pod's
+    /// from the same variables.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsOptions {
+        let variable = |name| env::var(name).unwrap_or_default();
+        let constant = vec![
+            ("controller_class", self.classes.names.first().map_or(CONTROLLER, String::as_str).to_owned()),
+            ("controller_namespace", variable("POD_NAMESPACE")),
+            ("controller_pod", variable("POD_NAME")),
+        ];
+        MetricsOptions { detail: self.metrics_detail, constant }
     }
 
     /// What to write to the status of Ingresses.

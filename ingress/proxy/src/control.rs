@@ -1,7 +1,7 @@
 //! The configuration's last step: snapshots become the routes, pools and certificates that requests are served from.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -20,6 +20,8 @@ use crate::{
 /// One generation of routes with the pools that they lead to. A request takes it once and keeps it to its end.
 #[derive(Default)]
 pub struct Generation {
+    /// Counts up; no two generations of a process have the same.
+    pub number: u64,
     /// The routes.
     pub table: Table,
     /// By the backend's index.
@@ -59,6 +61,7 @@ pub struct Control {
     controller: Controller,
     store: CertificateStore,
     pools: HashMap<Backend, Arc<Pool>>,
+    generations: u64,
     applied: Option<(Arc<Snapshot>, Compiled)>,
     reported: BTreeSet<String>,
 }
@@ -76,7 +79,15 @@ impl Control {
         let store = CertificateStore::new(provider)?;
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
         let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics });
-        Ok(Self { live, controller, store, pools: HashMap::new(), applied: None, reported: BTreeSet::new() })
+        Ok(Self {
+            live,
+            controller,
+            store,
+            pools: HashMap::new(),
+            generations: 0,
+            applied: None,
+            reported: BTreeSet::new(),
+        })
     }
 
     /// What is served; stays the same object over all snapshots.
@@ -134,8 +145,11 @@ impl Control {
             table.backends().iter().map(|backend| self.pools.get(backend).cloned().unwrap_or_default()).collect();
         let used: BTreeSet<_> = table.backends().iter().collect();
         self.pools.retain(|backend, _| used.contains(backend));
-        self.live.generation.store(Arc::new(Generation { table: table.clone(), pools }));
-        self.live.metrics.generation.inc();
+        self.generations += 1;
+        self.live.generation.store(Arc::new(Generation { number: self.generations, table: table.clone(), pools }));
+        self.live.metrics.updated();
+        let served: HashSet<_> = table.ingresses().iter().collect();
+        self.live.metrics.routes.retain(|ingress| served.contains(ingress));
         tracing::info!(ingresses = table.ingresses().len(), backends = table.backends().len(), "routes changed");
     }
 

@@ -39,7 +39,7 @@ pub fn run(flags: &RunFlags) -> anyhow::Result<()> {
 async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     let registry = Registry::new();
-    let metrics = Metrics::new(&registry).context("cannot register metrics")?;
+    let metrics = Metrics::new(&registry, &flags.metrics()).context("cannot register metrics")?;
     let health = Health::new(registry);
     health.set_live(true);
     if let Some(address) = flags.telemetry.metrics_addr {

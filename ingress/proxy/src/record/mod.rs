@@ -153,8 +153,7 @@ impl ClientFields {
 impl Drop for Record {
     fn drop(&mut self) {
         self.trail.end();
-        let status = self.told_status();
-        self.live.metrics.answered(status);
-        tracing::debug!(peer = %self.peer, status, "answered");
+        self.live.metrics.ended(self);
+        tracing::debug!(peer = %self.peer, status = self.told_status(), "answered");
     }
 }

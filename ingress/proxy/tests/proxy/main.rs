@@ -12,6 +12,7 @@ mod objects;
 mod proxy;
 mod routing;
 mod streams;
+mod telling;
 mod tls;
 
 use std::time::Duration;

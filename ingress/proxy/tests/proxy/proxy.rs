@@ -6,7 +6,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use roadstead_model::Snapshot;
 use roadstead_proxy::{
     control::Control,
-    metrics::Metrics,
+    metrics::{Metrics, MetricsOptions},
     server::{Server, ServerOptions},
     tls,
 };
@@ -31,7 +31,7 @@ impl Proxy {
     /// One that takes this many connections at once.
     pub(crate) fn limited(snapshot: Snapshot, max_connections: usize) -> Self {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
+        let metrics = Metrics::new(&registry, &MetricsOptions::default()).unwrap();
         let mut control = Control::new(Controller::default(), metrics, tls::provider()).unwrap();
         control.apply(&Arc::new(snapshot));
         let any = vec![SocketAddr::from(([127, 0, 0, 1], 0))];

@@ -11,6 +11,7 @@ use crate::{
     endpoint::TestEndpoint,
     objects::{empty, ingress, service},
     proxy::Proxy,
+    wait_until,
 };
 
 #[tokio::test]
@@ -49,7 +50,8 @@ async fn hosts_and_paths_lead_to_their_services() {
             assert!(answer.contains(field), "{field:?} of {host}{path}: {answer}");
         }
     }
-    assert_eq!(proxy.metric("roadstead_ingress_requests_total{status=\"4xx\"}").as_deref(), Some("3"));
+    let refused = async || proxy.metric("roadstead_ingress_requests_total{status=\"4xx\"}").as_deref() == Some("3");
+    wait_until("three are refused", refused).await;
     assert_eq!(proxy.metric("roadstead_ingress_upstream_errors_total{cause=\"no_endpoint\"}").as_deref(), Some("2"));
     assert_eq!(proxy.metric("roadstead_ingress_config_problems{severity=\"warning\"}").as_deref(), Some("1"));
 }
@@ -210,7 +212,7 @@ async fn a_connection_that_died_while_idle_costs_no_request() {
     drop(first);
     // The port is free once the endpoint's task is gone; a restarted pod comes back at it.
     let mut listener = None;
-    crate::wait_until("the port is free", async || {
+    wait_until("the port is free", async || {
         listener = tokio::net::TcpListener::bind(address).await.ok();
         listener.is_some()
     })

@@ -1,8 +1,25 @@
-//! What the proxy counts. Labels are bounded by this code, never by traffic or configuration.
+//! What the proxy counts: totals under our own names here, routes under ingress-nginx's in `series`. Labels are bounded by
+//! this code and by the configuration, never by traffic.
+
+mod histogram;
+mod series;
+
+pub use series::{Detail, RouteSeries};
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
-use crate::upstream::Failure;
+use crate::{record::Record, upstream::Failure};
+
+/// How much is told, and who tells it.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsOptions {
+    /// How finely requests are told apart.
+    pub detail: Detail,
+    /// Labels of every series of a route, such as ingress-nginx's `controller_class`.
+    pub constant: Vec<(&'static str, String)>,
+}
 
 /// All counters; cheap to clone.
 #[derive(Clone)]
@@ -18,6 +35,19 @@ pub struct Metrics {
     pub generation: IntGauge,
     /// What is wrong with the configuration now.
     pub problems: IntGaugeVec,
+    /// Requests by route.
+    pub routes: RouteSeries,
+    /// Lines of the access log that nobody took in time.
+    pub log_lines_lost: IntCounter,
+    updates: Updates,
+}
+
+/// Changes of the configuration, under the names that ingress-nginx's dashboards know.
+#[derive(Clone)]
+struct Updates {
+    done: IntCounter,
+    successful: IntGauge,
+    at: IntGauge,
 }
 
 impl Metrics {
@@ -25,7 +55,16 @@ impl Metrics {
     ///
     /// # Errors
     /// A name is taken in that registry.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry, options: &MetricsOptions) -> Result<Self, prometheus::Error> {
+        let overflow = IntCounter::new(
+            name("route_series_overflow_total"),
+            "Requests that are in no series of a route, for there are too many.",
+        )?;
+        let updates = Updates {
+            done: IntCounter::new(NGINX_SUCCESS.0, NGINX_SUCCESS.1)?,
+            successful: IntGauge::new(NGINX_RELOADED.0, NGINX_RELOADED.1)?,
+            at: IntGauge::new(NGINX_RELOADED_AT.0, NGINX_RELOADED_AT.1)?,
+        };
         let requests = counters("requests_total", "Requests answered, by class of status.", "status")?;
         register(registry, &requests)?;
         let metrics = Self {
@@ -39,6 +78,12 @@ impl Metrics {
                 Opts::new(name("config_problems"), "What is wrong with the configuration now."),
                 &["severity"],
             )?,
+            routes: RouteSeries::new(options.detail, options.constant.clone(), overflow.clone())?,
+            log_lines_lost: IntCounter::new(
+                name("access_log_lines_lost_total"),
+                "Lines of the access log that were dropped because they were not taken in time.",
+            )?,
+            updates,
         };
         register(registry, &metrics.in_flight)?;
         register(registry, &metrics.connections)?;
@@ -46,6 +91,12 @@ impl Metrics {
         register(registry, &metrics.upstream_errors)?;
         register(registry, &metrics.generation)?;
         register(registry, &metrics.problems)?;
+        register(registry, &metrics.routes)?;
+        register(registry, &metrics.log_lines_lost)?;
+        register(registry, &overflow)?;
+        register(registry, &metrics.updates.done)?;
+        register(registry, &metrics.updates.successful)?;
+        register(registry, &metrics.updates.at)?;
         Ok(metrics)
     }
 
@@ -55,11 +106,22 @@ impl Metrics {
         InFlight::new(&self.in_flight)
     }
 
-    /// Counts an answer.
-    pub fn answered(&self, status: u16) {
+    /// Counts a request that is over.
+    pub fn ended(&self, record: &Record) {
+        let status = record.told_status();
         if let Some(counter) = self.requests.get(usize::from(status / 100).saturating_sub(1)) {
             counter.inc();
         }
+        self.routes.count(record);
+    }
+
+    /// Other routes are served from now on.
+    pub fn updated(&self) {
+        self.generation.inc();
+        self.updates.done.inc();
+        self.updates.successful.set(1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.updates.at.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
     /// Counts a request that no endpoint answered.
@@ -93,6 +155,17 @@ impl Drop for InFlight {
         self.0.dec();
     }
 }
+
+const NGINX_SUCCESS: (&str, &str) =
+    ("nginx_ingress_controller_success", "Cumulative number of configuration changes that were taken over");
+const NGINX_RELOADED: (&str, &str) = (
+    "nginx_ingress_controller_config_last_reload_successful",
+    "Whether the last configuration was taken over; a part that is wrong is left out and counted elsewhere",
+);
+const NGINX_RELOADED_AT: (&str, &str) = (
+    "nginx_ingress_controller_config_last_reload_successful_timestamp_seconds",
+    "Timestamp of the last configuration that was taken over",
+);
 
 fn name(what: &str) -> String {
     format!("roadstead_ingress_{what}")
