@@ -20,15 +20,15 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::{edge::Place, upstream::SILENCE_TIMEOUT};
+use crate::edge::Place;
 
 thread_local! {
     /// The tunnels of this thread. They outlive the connection that hyper knows, so the drain asks here.
     static TUNNELS: RefCell<JoinSet<()>> = RefCell::new(JoinSet::new());
 }
 
-/// Copies between two streams once both have been upgraded. The client keeps its place for as long as the tunnel is open.
-pub fn spawn(client: OnUpgrade, upstream: OnUpgrade, place: Arc<Place>) {
+/// Copies between two streams once both have been upgraded, until neither has said anything for `silence`. The client keeps its place for as long as the tunnel is open.
+pub fn spawn(client: OnUpgrade, upstream: OnUpgrade, silence: Duration, place: Arc<Place>) {
     TUNNELS.with_borrow_mut(|tunnels| {
         while tunnels.try_join_next().is_some() {}
         tunnels.spawn(async move {
@@ -40,7 +40,7 @@ pub fn spawn(client: OnUpgrade, upstream: OnUpgrade, place: Arc<Place>) {
                     return;
                 }
             };
-            if let Err(error) = carry(TokioIo::new(client), TokioIo::new(upstream), SILENCE_TIMEOUT).await {
+            if let Err(error) = carry(TokioIo::new(client), TokioIo::new(upstream), silence).await {
                 tracing::debug!(%error, "tunnel broke");
             }
         });

@@ -19,7 +19,7 @@ use crate::{
     edge::Place,
     fields::{Hsts, Upgrade, X_REQUEST_ID, to_client, to_upstream, wants_websocket},
     tunnel,
-    upstream::{Failure, Pool, RequestBody, UpstreamBody, send},
+    upstream::{Failure, Pool, RequestBody, Transport, UpstreamBody, send},
 };
 
 /// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
@@ -47,11 +47,12 @@ async fn try_forward(
     }
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
+    let transport = Transport::default();
     let request = outgoing(parts, body);
     visit.record.body = request.body().progress();
-    let mut response = send(pool, request, &mut visit.record.trail).await?;
+    let mut response = send(pool, &transport, request, &mut visit.record.trail).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(client, response);
+        return switch(client, response, &transport);
     }
     to_client(response.headers_mut(), hsts(visit));
     response.headers_mut().remove(UPGRADE);
@@ -110,9 +111,10 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 fn switch(
     client: Option<(OnUpgrade, Arc<Place>)>,
     mut response: Response<UpstreamBody>,
+    transport: &Transport,
 ) -> Result<Response<AnswerBody>, Failure> {
     let (client, place) = client.ok_or(Failure::Broken)?;
-    tunnel::spawn(client, hyper::upgrade::on(&mut response), place);
+    tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, place);
     to_client(response.headers_mut(), Hsts::Leave);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS);

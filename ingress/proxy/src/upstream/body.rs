@@ -5,14 +5,14 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::{SILENCE_TIMEOUT, connection::Lease};
+use super::connection::Lease;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -111,12 +111,14 @@ impl Body for RequestBody {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    /// The longest silence.
+    patience: Duration,
     silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), silence: None };
+    pub(super) fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), patience, silence: None };
         body.release_at_end();
         body
     }
@@ -154,7 +156,8 @@ impl Body for UpstreamBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE_TIMEOUT)));
+                let patience = this.patience;
+                let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
                 ready!(silence.as_mut().poll(cx));
                 this.lease = None;
                 Poll::Ready(Some(Err("the endpoint fell silent within the body".into())))

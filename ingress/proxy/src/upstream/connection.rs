@@ -12,11 +12,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{CONNECT_TIMEOUT, RequestBody, SILENCE_TIMEOUT};
+use super::{RequestBody, Transport};
 use crate::head::{MAX_HEAD_BYTES, MAX_HEADERS};
 
 /// nginx's upstream keepalive_timeout.
 const IDLE_TIME: Duration = Duration::from_secs(60);
+/// How long an endpoint may take to read the rest of a request that it has answered already.
+const REST_TIME: Duration = Duration::from_secs(5);
 /// ingress-nginx's upstream-keepalive-connections, which counts per worker as this does per thread.
 const MAX_IDLE: usize = 320;
 
@@ -54,8 +56,9 @@ impl Lease {
     }
 
     /// A new connection.
-    pub(super) async fn connect(endpoint: SocketAddr) -> io::Result<Self> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await.map_err(|_| timed_out())??;
+    pub(super) async fn connect(endpoint: SocketAddr, transport: &Transport) -> io::Result<Self> {
+        let stream =
+            timeout(transport.connect_timeout, TcpStream::connect(endpoint)).await.map_err(|_| timed_out())??;
         stream.set_nodelay(true)?;
         let mut builder = http1::Builder::new();
         builder.max_headers(MAX_HEADERS * 2).max_buf_size(MAX_HEAD_BYTES * 4);
@@ -80,7 +83,7 @@ impl Lease {
         }
         // The endpoint answered before it had read the whole request: once it has, the connection is good again.
         tokio::spawn(async move {
-            if matches!(timeout(SILENCE_TIMEOUT, self.sender.ready()).await, Ok(Ok(()))) {
+            if matches!(timeout(REST_TIME, self.sender.ready()).await, Ok(Ok(()))) {
                 self.keep();
             }
         });

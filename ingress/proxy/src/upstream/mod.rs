@@ -4,22 +4,17 @@
 //! that any thread may take. Here every thread has a runtime of its own, and hyper's connection task watches the stream
 //! already, so a map of the thread is all there is to keep.
 
+mod attempt;
 mod body;
 mod connection;
 mod pool;
 mod send;
 mod trail;
+mod transport;
 
 pub use body::{Progress, RequestBody, UpstreamBody};
 pub use connection::sweep_idle;
 pub use pool::Pool;
 pub use send::{Failure, send};
 pub use trail::{Step, Trail};
-
-use std::time::Duration;
-
-/// nginx's proxy_connect_timeout.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// nginx's proxy_read_timeout and proxy_send_timeout: the longest silence, not the longest answer.
-pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+pub use transport::Transport;
