@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_model::{
-    BackendPort, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressClass, IngressPath,
-    IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Service, ServiceKind,
-    ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressClass,
+    IngressPath, IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Service,
+    ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 pub(crate) fn name(text: &str) -> ObjectName {
@@ -110,4 +110,9 @@ pub(crate) fn slice(snapshot: &mut Snapshot, text: &str, port_name: &str, number
         origin: SliceOrigin::EndpointSlice,
     };
     snapshot.slices.entry(name(text)).or_default().push(Arc::new(slice));
+}
+
+pub(crate) fn config_map(text: &str, data: &[(&str, &str)]) -> ConfigMap {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    ConfigMap { meta: meta(text), data: data.collect() }
 }

@@ -4,6 +4,7 @@
 //! the route's settings ask for, in ingress-nginx's order, on one [`Visit`]. Each stage is a file that can end the request with an
 //! answer of its own. `forward` carries what is left to an endpoint and back.
 
+mod access;
 mod admit;
 mod facts;
 mod forward;

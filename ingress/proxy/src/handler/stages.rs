@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{Visit, forward::forward};
-use crate::answer::AnswerBody;
+use super::{Visit, access::admit_address, forward::forward};
+use crate::answer::{AnswerBody, plain};
 
 /// Whether the request goes on, or is answered here.
 pub(super) type Stage = ControlFlow<Response<AnswerBody>>;
@@ -27,15 +27,28 @@ pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) ->
 }
 
 /// What happens to a request before an endpoint gets it.
-async fn before(_visit: &mut Visit<'_>, _request: &mut Request<Incoming>) -> Stage {
+async fn before(visit: &mut Visit<'_>, _request: &mut Request<Incoming>) -> Stage {
     // 1. Redirects of the Ingress.
     // 2. Who may come: source ranges, authentication.
+    who(visit)?;
     // 3. How often: limits.
     // 4. CORS preflight.
     // 5. Where to: canaries.
     // 6. How much: the size of the body.
     // 7. As what: the rewritten path.
     ControlFlow::Continue(())
+}
+
+/// Lets those on who may come.
+fn who(visit: &Visit<'_>) -> Stage {
+    let access = &visit.settings().access;
+    if access.is_open() {
+        return ControlFlow::Continue(());
+    }
+    match admit_address(access, visit.origin.peer) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(status) => ControlFlow::Break(plain(status)),
+    }
 }
 
 /// What happens to an answer before the client gets it, an endpoint's or one of our own.

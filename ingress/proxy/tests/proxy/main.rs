@@ -9,6 +9,7 @@ mod client;
 mod endpoint;
 mod hardening;
 mod objects;
+mod policy;
 mod proxy;
 mod routing;
 mod streams;

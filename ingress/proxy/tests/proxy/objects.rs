@@ -104,6 +104,15 @@ pub(crate) fn ingress(snapshot: &mut Snapshot, name: &str, paths: &[(&str, &str,
     snapshot.ingresses.insert(ingress.meta.name.clone(), Arc::new(ingress));
 }
 
+/// Sets one of ingress-nginx's annotations of an Ingress that is there.
+pub(crate) fn annotate(snapshot: &mut Snapshot, ingress: &str, annotations: &[(&str, &str)]) {
+    let object = snapshot.ingresses.get_mut(&ObjectName::new("default", ingress)).expect("the Ingress is there");
+    let object = Arc::make_mut(object);
+    for (key, value) in annotations {
+        object.meta.annotations.insert(format!("nginx.ingress.kubernetes.io/{key}"), (*value).to_owned());
+    }
+}
+
 /// A Secret of type kubernetes.io/tls.
 pub(crate) fn secret(snapshot: &mut Snapshot, name: &str, certificate: &str, key: &str) {
     let data = [("tls.crt", certificate), ("tls.key", key)];

@@ -5,14 +5,18 @@
 //! code: first the ConfigMap over ingress-nginx's built-in values, then each Ingress's annotations over that. A key that nobody
 //! reads is reported by name; none is ignored in silence. Each group of settings has a file of its own.
 
+mod access;
 mod reader;
 mod redirect;
 mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
 
-pub(crate) use reader::{Reader, warning};
+pub use access::{Access, Sources};
+pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Redirects;
+#[cfg(test)]
+pub(crate) use units::network;
 
 /// The settings of one Ingress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct Settings {
     pub profile: Profile,
     /// Redirects that are decided before anything else.
     pub redirects: Redirects,
+    /// Who may come by address.
+    pub access: Access,
 }
 
 /// Which habits an Ingress asks for.
@@ -43,7 +49,11 @@ pub struct Options {
 impl Settings {
     /// Reads one layer over another.
     fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
-        Self { profile: base.profile, redirects: Redirects::read(reader, &base.redirects) }
+        Self {
+            profile: base.profile,
+            redirects: Redirects::read(reader, &base.redirects),
+            access: Access::read(reader, &base.access),
+        }
     }
 
     /// The settings of an Ingress, and what of its annotations has no effect.
