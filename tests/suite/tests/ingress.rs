@@ -12,10 +12,13 @@ mod ingress {
     mod conformance;
     mod daemon;
     mod fields;
+    mod frames;
     mod hosts;
+    mod http2;
     mod manifests;
     mod paths;
     mod pod;
+    mod slow;
     mod tls;
     mod vectors;
 }

@@ -1,10 +1,11 @@
 //! Pods: servers that answer with what they saw, byte for byte, and in words that tests can hold against a table.
 //!
-//! A target may ask for more: `?bytes=N` for a body of N bytes, `?hold` for an answer that waits until the pod lets go.
+//! A target may ask for more: `?bytes=N` for a body of N bytes, `?hold` for an answer
+//! that waits until the pod lets go, `?stall` for a body that it does not read before.
 
 use std::{
     collections::BTreeSet,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
@@ -43,6 +44,13 @@ struct State {
     open: Mutex<Vec<TcpStream>>,
     held: Mutex<bool>,
     let_go: Condvar,
+}
+
+impl State {
+    fn wait(&self) {
+        let held = self.held.lock().unwrap();
+        drop(self.let_go.wait_while(held, |held| *held).unwrap());
+    }
 }
 
 impl Pod {
@@ -118,21 +126,27 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
         state.requests.fetch_add(1, Ordering::SeqCst);
         seen.pod.clone_from(&state.name);
         state.targets.lock().unwrap().insert(seen.target.clone());
-        read_body(&mut reader, &mut seen)?;
-        let query = seen.target.split_once('?').map_or("", |(_, query)| query);
-        if query == "hold" {
-            let held = state.held.lock().unwrap();
-            drop(state.let_go.wait_while(held, |held| *held).unwrap());
+        let query = seen.target.split_once('?').map_or(String::new(), |(_, query)| query.to_owned());
+        if query == "stall" {
+            state.wait();
         }
-        let body = match query.strip_prefix("bytes=") {
-            Some(count) => vec![b'x'; count.parse().map_err(io::Error::other)?],
-            None => seen.to_json().to_string().into_bytes(),
-        };
-        let length = body.len();
+        read_body(&mut reader, &mut seen)?;
+        if query == "hold" {
+            state.wait();
+        }
+        let large = query.strip_prefix("bytes=").map(|count| count.parse().map_err(io::Error::other)).transpose()?;
+        let told = seen.to_json().to_string();
+        let length = large.unwrap_or(told.len());
         let head = format!(
             "HTTP/1.1 200 OK\r\nServer: pod\r\nDate: Wed, 25 Nov 2026 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         );
-        (&mut &*stream).write_all(&[head.into_bytes(), body].concat())?;
+        match large {
+            None => (&mut &*stream).write_all(format!("{head}{told}").as_bytes())?,
+            Some(count) => {
+                (&mut &*stream).write_all(head.as_bytes())?;
+                io::copy(&mut io::repeat(b'x').take(count as u64), &mut &*stream).map(drop)?;
+            }
+        }
     }
     Ok(())
 }
