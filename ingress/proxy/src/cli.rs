@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use prometheus::IntCounter;
 use roadstead_model::ObjectName;
 use roadstead_routes::{CONTROLLER, ClassChoice, Controller};
 use roadstead_sources::SourceFlags;
@@ -17,6 +18,7 @@ use roadstead_telemetry::TelemetryFlags;
 use crate::{
     control::Publish,
     metrics::{Detail, MetricsOptions},
+    record::log::{AccessLog, LineStyle, LogTarget, LogWriter},
     route_command, run,
     server::ServerOptions,
 };
@@ -80,6 +82,12 @@ pub struct RunFlags {
     /// Connections that one address takes at once; more of them wait in the kernel
     #[arg(long, value_name = "N", env = "ROADSTEAD_INGRESS_MAX_CONNECTIONS", default_value = "16384")]
     pub max_connections: NonZeroUsize,
+    /// Where the access log goes: stdout, off, or the path of a file
+    #[arg(long, value_name = "TARGET", env = "ROADSTEAD_INGRESS_ACCESS_LOG", value_parser = log_target, default_value = "stdout")]
+    pub access_log: LogTarget,
+    /// How it looks, unless the ConfigMap has a log-format-upstream
+    #[arg(long, value_name = "STYLE", env = "ROADSTEAD_INGRESS_ACCESS_LOG_FORMAT", value_enum, default_value_t)]
+    pub access_log_format: LineStyle,
     /// How finely metrics tell requests apart
     #[arg(long, value_name = "DETAIL", env = "ROADSTEAD_INGRESS_METRICS_DETAIL", value_enum, default_value_t)]
     pub metrics_detail: Detail,
@@ -104,6 +112,15 @@ impl RunFlags {
         }
     }
 
+    /// The access log that is asked for.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn access_log(&self, lost: IntCounter) -> anyhow::Result<Option<AccessLog>> {
+        let writer = LogWriter::start(&self.access_log, lost)?;
+        Ok(writer.map(|writer| AccessLog::new(writer, self.access_log_format)))
+    }
+
     /// What to count, with the labels that tell this controller from others: those of ingress-nginx, which takes the pod's
     /// from the same variables.
     #[must_use]
@@ -122,6 +139,15 @@ impl RunFlags {
     pub fn publish(&self) -> Publish {
         let service = self.publish_service.as_ref().map(|name| name.0.clone());
         Publish { addresses: self.publish_address.clone(), service }
+    }
+}
+
+fn log_target(text: &str) -> Result<LogTarget, String> {
+    match text {
+        "" => Err("expected stdout, off or a path".to_owned()),
+        "stdout" | "-" => Ok(LogTarget::Stdout),
+        "off" => Ok(LogTarget::Off),
+        path => Ok(LogTarget::File(path.into())),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 use crate::{
     certificates::{CertificateError, CertificateStore, Certificates},
     metrics::Metrics,
+    record::log::AccessLog,
     upstream::Pool,
 };
 
@@ -44,6 +45,8 @@ pub struct Live {
     pub certificates: Arc<ArcSwap<Certificates>>,
     /// The counters.
     pub metrics: Metrics,
+    /// The access log, where there is one.
+    pub log: OnceLock<AccessLog>,
 }
 
 /// Whose addresses are written to the status of Ingresses.
@@ -78,7 +81,7 @@ impl Control {
     ) -> Result<Self, CertificateError> {
         let store = CertificateStore::new(provider)?;
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
-        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics });
+        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics, log: OnceLock::new() });
         Ok(Self {
             live,
             controller,

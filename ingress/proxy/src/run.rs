@@ -57,6 +57,9 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     let mut status =
         Status { writer: StatusWriter::new(&flags.source.state_dir), publish: flags.publish(), failed: false };
     step(&mut control, &mut status, &first);
+    if let Some(log) = flags.access_log(control.live().metrics.log_lines_lost.clone())? {
+        let _ = control.live().log.set(log);
+    }
     let server = Server::start(&flags.server(), &control.live(), &shutdown)?;
     tracing::info!(http = ?server.http, https = ?server.https, "serving");
     health.set_ready(true);

@@ -72,12 +72,20 @@ impl Server {
             }
         }
         for (index, share) in shares.into_iter().enumerate() {
+            let live = Arc::clone(live);
             let runtime =
                 runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")?;
             let shutdown = shutdown.clone();
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
-                .spawn(move || runtime.block_on(work(share, shutdown)))
+                .spawn(move || {
+                    runtime.block_on(work(share, shutdown));
+                    // Tasks that are still there are dropped with the runtime, and their requests told.
+                    drop(runtime);
+                    if let Some(log) = live.log.get() {
+                        log.flush();
+                    }
+                })
                 .context("cannot start a thread")?;
             server.threads.push(thread);
         }

@@ -31,7 +31,7 @@ pub use host::request_host;
 pub use network::Networks;
 pub use path::{BadPath, normalise};
 pub use route::{Outcome, Scheme, route};
-pub use settings::{Access, Options, Profile, Redirects, Settings, Sources};
+pub use settings::*;
 pub use table::{Backend, BackendId, Route, Table, Target};
 pub use template::{Facts, Template, TemplateError, Variable, fuzz_template};
 pub use tls::{CertificateIndex, CertificateRef};

@@ -110,7 +110,7 @@ fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
 }
 
 /// All fields of a name as one (RFC 9110, section 5.3), as nginx gives them.
-fn joined<'h>(headers: &'h HeaderMap, name: &str) -> Cow<'h, [u8]> {
+pub(crate) fn joined<'h>(headers: &'h HeaderMap, name: &str) -> Cow<'h, [u8]> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Cow::Borrowed(b"") };
     let joint: &[u8] = if name == "cookie" { b"; " } else { b", " };
@@ -122,7 +122,7 @@ fn joined<'h>(headers: &'h HeaderMap, name: &str) -> Cow<'h, [u8]> {
 }
 
 /// The value of the first `name=value` whose name is this one in whatever case.
-fn first_named<'v>(mut pairs: impl Iterator<Item = &'v [u8]>, name: &str) -> &'v [u8] {
+pub(crate) fn first_named<'v>(mut pairs: impl Iterator<Item = &'v [u8]>, name: &str) -> &'v [u8] {
     let found = pairs.find_map(|pair| {
         let (found, value) = pair.split_at_checked(name.len())?;
         value.strip_prefix(b"=").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))

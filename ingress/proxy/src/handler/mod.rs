@@ -13,6 +13,7 @@ mod visit;
 
 #[expect(unused_imports, reason = "stages that render templates follow")]
 pub(crate) use facts::RequestFacts;
+pub(crate) use facts::{first_named, joined};
 pub(crate) use visit::Visit;
 
 use std::{
@@ -70,6 +71,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let generation = live.generation.load_full();
+    record.keep(&generation.table.options().log, request.headers());
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = host.to_str().unwrap_or_default();
     let (route, backend) = match route(&generation.table, origin.scheme, authority, target) {

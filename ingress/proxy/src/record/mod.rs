@@ -4,6 +4,7 @@
 //! when it is dropped: at the end of the answer, or where the client went away before one.
 
 mod heads;
+pub mod log;
 
 use std::{
     net::IpAddr,
@@ -11,9 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header::HeaderName};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::HeaderName,
+    uri::{Authority, PathAndQuery},
+};
 use hyper::body::Incoming;
-use roadstead_routes::{BackendId, Route};
+use roadstead_routes::{BackendId, LogOptions, Route, Scheme};
 
 use crate::{
     control::{Generation, Live},
@@ -33,6 +38,10 @@ pub struct Record {
     pub began: Instant,
     /// The client.
     pub peer: IpAddr,
+    /// The port that it connected to.
+    pub port: u16,
+    /// In the clear or over TLS.
+    pub scheme: Scheme,
     /// As the client wrote it.
     pub method: Method,
     /// As the client wrote it.
@@ -78,12 +87,12 @@ pub struct ClientFields {
     pub referer: Option<HeaderValue>,
     /// `User-Agent`.
     pub user_agent: Option<HeaderValue>,
-    /// `X-Forwarded-For`, as the client claimed it.
-    pub forwarded_for: Option<HeaderValue>,
     /// `X-Request-ID`: the client's, or the one that was made for it.
     pub request_id: Option<HeaderValue>,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: Option<HeaderValue>,
+    /// Whatever else the log's format names.
+    pub kept: HeaderMap,
 }
 
 impl Record {
@@ -95,6 +104,8 @@ impl Record {
             _in_flight: live.metrics.begin(),
             began: Instant::now(),
             peer: origin.peer,
+            port: origin.port,
+            scheme: origin.scheme,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -108,6 +119,30 @@ impl Record {
             answer_head_bytes: 0,
             sent: 0,
         }
+    }
+
+    /// Keeps the fields that the log's format asks for; only a format of the operator's own does.
+    pub fn keep(&mut self, options: &LogOptions, headers: &HeaderMap) {
+        for name in options.fields() {
+            for value in headers.get_all(name) {
+                if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                    self.fields.kept.append(name, value.clone());
+                }
+            }
+        }
+    }
+
+    /// Path and query as the client wrote them.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+    }
+
+    /// The authority as the client wrote it; empty where there was none.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        let host = self.fields.host.as_ref().and_then(|host| host.to_str().ok());
+        self.uri.authority().map(Authority::as_str).or(host).unwrap_or_default()
     }
 
     /// The answer's head is decided.
@@ -137,15 +172,14 @@ impl Record {
 
 impl ClientFields {
     fn of(headers: &HeaderMap) -> Self {
-        static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
         static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
         Self {
             host: headers.get(http::header::HOST).cloned(),
             referer: headers.get(http::header::REFERER).cloned(),
             user_agent: headers.get(http::header::USER_AGENT).cloned(),
-            forwarded_for: headers.get(&X_FORWARDED_FOR).cloned(),
             request_id: headers.get(&X_REQUEST_ID).cloned(),
             traceparent: headers.get(&TRACEPARENT).cloned(),
+            kept: HeaderMap::new(),
         }
     }
 }
@@ -154,6 +188,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.trail.end();
         self.live.metrics.ended(self);
+        if let Some(log) = self.live.log.get() {
+            log.tell(self);
+        }
         tracing::debug!(peer = %self.peer, status = self.told_status(), "answered");
     }
 }

@@ -1,12 +1,13 @@
 //! A proxy under test: the library with one thread, fed with snapshots.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use prometheus::{Encoder, Registry, TextEncoder};
 use roadstead_model::Snapshot;
 use roadstead_proxy::{
     control::Control,
     metrics::{Metrics, MetricsOptions},
+    record::log::{AccessLog, LineStyle, LogTarget, LogWriter},
     server::{Server, ServerOptions},
     tls,
 };
@@ -30,9 +31,14 @@ impl Proxy {
 
     /// One that takes this many connections at once.
     pub(crate) fn limited(snapshot: Snapshot, max_connections: usize) -> Self {
+        Self::controlled(snapshot, Controller::default(), max_connections)
+    }
+
+    /// One that was told more on its command line.
+    pub(crate) fn controlled(snapshot: Snapshot, controller: Controller, max_connections: usize) -> Self {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry, &MetricsOptions::default()).unwrap();
-        let mut control = Control::new(Controller::default(), metrics, tls::provider()).unwrap();
+        let mut control = Control::new(controller, metrics, tls::provider()).unwrap();
         control.apply(&Arc::new(snapshot));
         let any = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let options = ServerOptions { http: any.clone(), https: any, threads: 1, max_connections };
@@ -40,6 +46,14 @@ impl Proxy {
         let server = Server::start(&options, &control.live(), &shutdown).unwrap();
         let (http, https) = (server.http[0], server.https[0]);
         Self { http, https, shutdown, control, registry, server: Some(server) }
+    }
+
+    /// Tells requests from now on in this file.
+    pub(crate) fn log_to(&self, path: &Path, style: LineStyle) {
+        let live = self.control.live();
+        let target = LogTarget::File(path.to_owned());
+        let writer = LogWriter::start(&target, live.metrics.log_lines_lost.clone()).unwrap().unwrap();
+        assert!(live.log.set(AccessLog::new(writer, style)).is_ok(), "there is a log already");
     }
 
     pub(crate) fn apply(&mut self, snapshot: &Snapshot) {

@@ -6,6 +6,7 @@
 //! reads is reported by name; none is ignored in silence. Each group of settings has a file of its own.
 
 mod access;
+mod log;
 mod reader;
 mod redirect;
 mod units;
@@ -13,6 +14,7 @@ mod units;
 use roadstead_model::{ConfigMap, Ingress, Problem};
 
 pub use access::{Access, Sources};
+pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Redirects;
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub struct Settings {
     pub redirects: Redirects,
     /// Who may come by address.
     pub access: Access,
+    /// Whether requests are told in the access log.
+    pub logging: Logging,
 }
 
 /// Which habits an Ingress asks for.
@@ -44,6 +48,8 @@ pub enum Profile {
 pub struct Options {
     /// What Ingresses have that say nothing themselves.
     pub defaults: Settings,
+    /// How requests are told in the access log.
+    pub log: LogOptions,
 }
 
 impl Settings {
@@ -53,6 +59,7 @@ impl Settings {
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
             access: Access::read(reader, &base.access),
+            logging: Logging::read(reader, &base.logging),
         }
     }
 
@@ -75,7 +82,8 @@ impl Options {
     pub(crate) fn read(config_map: Option<&ConfigMap>, problems: &mut Vec<Problem>) -> Self {
         let Some(config_map) = config_map else { return Self::default() };
         let mut reader = Reader::of_config_map(config_map, problems);
-        let options = Self { defaults: Settings::read(&mut reader, &Settings::default()) };
+        let options =
+            Self { defaults: Settings::read(&mut reader, &Settings::default()), log: LogOptions::read(&mut reader) };
         reader.finish();
         options
     }
