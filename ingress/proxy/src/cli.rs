@@ -168,7 +168,7 @@ impl ClassFlags {
     #[must_use]
     pub fn controller(&self) -> Controller {
         let config_map = self.config_map.as_ref().map(|name| name.0.clone());
-        Controller { classes: ClassChoice { names: self.names.clone() }, config_map }
+        Controller { classes: ClassChoice { names: self.names.clone() }, config_map, node: None }
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
-use roadstead_routes::{Backend, BackendId, Compiled, Controller, Table, compile, endpoints_of, same_inputs};
+use roadstead_routes::{
+    Backend, BackendId, Compiled, Controller, Endpoints, Table, compile, endpoints_of, same_inputs,
+};
 use rustls::crypto::CryptoProvider;
 
 use crate::{
@@ -132,14 +134,14 @@ impl Control {
     /// Pools are kept by the backend's name, so that a route that stays keeps its turn and its endpoints.
     fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         for (index, backend) in table.backends().iter().enumerate() {
-            let endpoints = endpoints_of(snapshot, backend).unwrap_or_else(|error| {
+            let endpoints = endpoints_of(snapshot, backend, self.controller.node.as_deref()).unwrap_or_else(|error| {
                 let object =
                     table.first_user(index).map(|name| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
                 let reason = format!("{error}; requests get 503");
                 problems.push(Problem { severity: Severity::Warning, place: None, object, field: None, reason });
-                Vec::new()
+                Endpoints::default()
             });
-            self.pools.entry(backend.clone()).or_default().set(endpoints);
+            self.pools.entry(backend.clone()).or_default().set(endpoints.usable().to_vec());
         }
     }
 

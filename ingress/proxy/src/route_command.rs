@@ -96,13 +96,14 @@ fn of_route(snapshot: &Snapshot, table: &Table, route: &Route) -> Answer {
     let Some(backend) = backend else { return answer };
     answer.service = Some(backend.service.name.to_string());
     answer.port = Some(backend.port.to_string());
-    match endpoints_of(snapshot, backend) {
+    match endpoints_of(snapshot, backend, None) {
         Err(error) => answer.reason = error.to_string(),
-        Ok(endpoints) if endpoints.is_empty() => {
+        Ok(endpoints) if endpoints.usable().is_empty() && endpoints.external.is_none() => {
             answer.reason = format!("service {} has no ready endpoint", backend.service);
         }
         Ok(endpoints) => {
-            answer.endpoints = endpoints.iter().map(ToString::to_string).collect();
+            let external = endpoints.external.iter().map(|(name, port)| format!("{name}:{port}"));
+            answer.endpoints = endpoints.usable().iter().map(ToString::to_string).chain(external).collect();
             answer.action = "proxy";
             answer.reason = match &route.path {
                 Some((path_type, path)) => format!("{path_type} path {path:?} is the longest that matches"),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use prometheus::Registry;
 use roadstead_model::Snapshot;
+use roadstead_routes::Controller;
 use roadstead_sources::{StatusWriter, start};
 use roadstead_telemetry::{Health, Shutdown, init_logging, serve};
 use tokio::{runtime, sync::watch};
@@ -46,7 +47,8 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
         serve(address, health.clone(), shutdown.clone())
             .with_context(|| format!("cannot serve metrics on {address}"))?;
     }
-    let mut control = Control::new(flags.classes.controller(), metrics, tls::provider())?;
+    let controller = Controller { node: flags.source.node_name().ok(), ..flags.classes.controller() };
+    let mut control = Control::new(controller, metrics, tls::provider())?;
     let source = start(&flags.source).context("cannot read the manifests")?;
     let mut snapshots = source.snapshots();
     let synced = snapshots.wait_for(|snapshot| snapshot.synced);

@@ -167,7 +167,8 @@ impl<'a> Compiler<'a> {
     ) -> RouteId {
         let target = match backend {
             IngressBackend::Service { service, port } => {
-                Target::Backend(self.backend(Backend { service: service.clone(), port: port.clone() }))
+                let reach = settings.balance.reach;
+                Target::Backend(self.backend(Backend { service: service.clone(), port: port.clone(), reach }))
             }
             IngressBackend::Resource { kind, name } => {
                 let reason = format!("{kind} {name}: resource backends are not served, requests get 503");

@@ -1,12 +1,37 @@
-//! The endpoints behind a backend: what the Service's slices say is ready, or at least still serving.
+//! The endpoints behind a backend: what the Service's slices say is ready, or still serving while it terminates.
+//!
+//! Which of them takes a request is the proxy's matter; what is decided here changes with the objects alone. Where slices carry
+//! hints, a controller or `sources` put them there because the Service asks for it (`trafficDistribution`, topology-mode).
 
-use std::{collections::BTreeSet, net::SocketAddr};
+mod nearby;
 
-use roadstead_model::{
-    BackendPort, Endpoint, EndpointSlice, IpFamily, ObjectName, Protocol, Service, ServiceKind, ServicePort, Snapshot,
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use crate::Backend;
+use roadstead_model::{
+    BackendPort, Endpoint, EndpointSlice, IpFamily, ObjectName, Port, Protocol, Service, ServiceKind, ServicePort,
+    Snapshot, TargetPort,
+};
+
+use crate::{Backend, Reach};
+use nearby::{Nearby, Place};
+
+/// What can take requests for a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Those that take any request, sorted.
+    pub ready: Vec<SocketAddr>,
+    /// Those that are still serving while they terminate, sorted: for clients that are bound to them, and for everybody where no
+    /// other is left.
+    pub draining: Vec<SocketAddr>,
+    /// A name that DNS knows the endpoints of, and their port, for a Service of type ExternalName.
+    pub external: Option<(String, Port)>,
+    /// `appProtocol` of the Service's port.
+    pub app_protocol: Option<String>,
+}
 
 /// Why a backend has no endpoints to choose from; each of them is a 503 for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +40,10 @@ pub enum EndpointsError {
     NoService(ObjectName),
     /// The Service has no such TCP port.
     NoPort(ObjectName, BackendPort),
-    /// The Service is only a DNS alias.
-    ExternalName(ObjectName),
+    /// The Service is to be reached by its own address and has none.
+    Headless(ObjectName),
+    /// The Service stands for a name that may not be asked for.
+    ExternalName(ObjectName, String),
 }
 
 impl std::fmt::Display for EndpointsError {
@@ -24,30 +51,61 @@ impl std::fmt::Display for EndpointsError {
         match self {
             Self::NoService(name) => write!(f, "service {name} does not exist"),
             Self::NoPort(name, port) => write!(f, "service {name} has no TCP port {port}"),
-            Self::ExternalName(name) => write!(f, "service {name} is of type ExternalName, which is not served"),
+            Self::Headless(name) => write!(f, "service {name} has no cluster address, which service-upstream asks for"),
+            Self::ExternalName(name, external) => {
+                write!(f, "service {name} has the external name {external:?}, which is no name of another host")
+            }
         }
     }
 }
 
 impl std::error::Error for EndpointsError {}
 
-/// The endpoints that take requests for a backend, sorted: those that are ready, or where none is, those that are still
-/// serving while they terminate. Where the Service has two families, those of its first, so that a pod is not counted twice.
+impl Endpoints {
+    /// Those that take a request that is bound to none.
+    #[must_use]
+    pub fn usable(&self) -> &[SocketAddr] {
+        if self.ready.is_empty() { &self.draining } else { &self.ready }
+    }
+}
+
+/// The endpoints of a backend. Where the Service has two families, those of its first, so that a pod is not counted twice;
+/// where it asks for it, those near `node`.
 ///
 /// # Errors
-/// [`EndpointsError`] when the Service or the port does not exist; an empty list is no error.
-pub fn endpoints_of(snapshot: &Snapshot, backend: &Backend) -> Result<Vec<SocketAddr>, EndpointsError> {
+/// [`EndpointsError`] when the Service or the port does not exist; empty lists are no error.
+pub fn endpoints_of(snapshot: &Snapshot, backend: &Backend, node: Option<&str>) -> Result<Endpoints, EndpointsError> {
     let name = &backend.service;
     let service = snapshot.services.get(name).ok_or_else(|| EndpointsError::NoService(name.clone()))?;
-    if matches!(service.kind, ServiceKind::ExternalName(_)) {
-        return Err(EndpointsError::ExternalName(name.clone()));
+    if let ServiceKind::ExternalName(external) = &service.kind {
+        return external_name(service, external, &backend.port);
     }
     let port = service_port(service, &backend.port)
         .ok_or_else(|| EndpointsError::NoPort(name.clone(), backend.port.clone()))?;
-    let collect = |usable: fn(&Endpoint) -> bool| collect(snapshot.slices_of(name), port, usable);
-    let ready = collect(|endpoint| endpoint.ready);
-    let chosen = if ready.is_empty() { collect(|endpoint| endpoint.serving && endpoint.terminating) } else { ready };
-    Ok(primary_family(chosen, service))
+    let app_protocol = port.app_protocol.clone();
+    if backend.reach == Reach::ClusterIp {
+        let ip = service.cluster_ips.first().ok_or_else(|| EndpointsError::Headless(name.clone()))?;
+        let ready = vec![SocketAddr::new(*ip, port.port.get())];
+        return Ok(Endpoints { ready, app_protocol, ..Endpoints::default() });
+    }
+    let slices = snapshot.slices_of(name);
+    let place = Place { node, zone: node.and_then(|node| snapshot.nodes.get(node)?.zone()) };
+    let ready: Vec<&Endpoint> = endpoints(slices).filter(|endpoint| endpoint.ready).collect();
+    let nearby = Nearby::of(&ready, place);
+    let ready = collect(slices, port, |endpoint| endpoint.ready && nearby.takes(endpoint, place));
+    let mut draining = collect(slices, port, |endpoint| !endpoint.ready && endpoint.serving && endpoint.terminating);
+    // A pod that two slices disagree about is as ready as the better of them says.
+    draining.retain(|address| !ready.contains(address));
+    Ok(Endpoints {
+        ready: primary_family(ready, service),
+        draining: primary_family(draining, service),
+        external: None,
+        app_protocol,
+    })
+}
+
+fn endpoints(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &Endpoint> {
+    slices.iter().flat_map(|slice| &slice.endpoints)
 }
 
 fn service_port<'a>(service: &'a Service, wanted: &BackendPort) -> Option<&'a ServicePort> {
@@ -59,16 +117,21 @@ fn service_port<'a>(service: &'a Service, wanted: &BackendPort) -> Option<&'a Se
 }
 
 fn collect(
-    slices: &[std::sync::Arc<EndpointSlice>],
+    slices: &[Arc<EndpointSlice>],
     port: &ServicePort,
-    usable: fn(&Endpoint) -> bool,
+    usable: impl Fn(&Endpoint) -> bool,
 ) -> BTreeSet<SocketAddr> {
     let mut found = BTreeSet::new();
     for slice in slices {
-        let ports = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == Protocol::Tcp);
-        for own in ports {
+        let named = slice.ports.iter().filter(|own| own.name == port.name && own.protocol == Protocol::Tcp);
+        let mut numbers: Vec<Port> = named.map(|own| own.port).collect();
+        if let (true, TargetPort::Number(number)) = (slice.ports.is_empty(), &port.target) {
+            // A slice without ports leaves them to the Service.
+            numbers.push(*number);
+        }
+        for number in numbers {
             let usable = slice.endpoints.iter().filter(|endpoint| usable(endpoint));
-            found.extend(usable.map(|endpoint| SocketAddr::new(endpoint.ip, own.port.get())));
+            found.extend(usable.map(|endpoint| SocketAddr::new(endpoint.ip, number.get())));
         }
     }
     found
@@ -83,40 +146,42 @@ fn primary_family(chosen: BTreeSet<SocketAddr>, service: &Service) -> Vec<Socket
     chosen.into_iter().collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    fn check(port: BackendPort, endpoints: &[(&str, &str)], expected: &[&str]) {
-        let mut snapshot = Snapshot::default();
-        fixture::service(&mut snapshot, "default/web", "http", 80);
-        fixture::slice(&mut snapshot, "default/web", "http", 8080, endpoints);
-        let backend = Backend { service: ObjectName::new("default", "web"), port };
-        let found: Vec<_> = endpoints_of(&snapshot, &backend).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(found, expected, "{endpoints:?}");
-    }
-
-    #[test]
-    fn ready_endpoints_serve_and_terminating_ones_only_when_no_other_does() {
-        let by_name = || BackendPort::Name("http".to_owned());
-        let ready_and_draining = [("10.0.0.2", "ready"), ("10.0.0.1", "ready"), ("10.0.0.3", "draining")];
-        check(by_name(), &ready_and_draining, &["10.0.0.1:8080", "10.0.0.2:8080"]);
-        check(fixture::port(80), &ready_and_draining, &["10.0.0.1:8080", "10.0.0.2:8080"]);
-        check(by_name(), &[("10.0.0.3", "draining"), ("10.0.0.4", "down")], &["10.0.0.3:8080"]);
-        check(by_name(), &[("10.0.0.4", "down")], &[]);
-        check(by_name(), &[("10.0.0.1", "ready"), ("fd00::1", "ready")], &["10.0.0.1:8080"]);
-        check(by_name(), &[("fd00::1", "ready")], &["[fd00::1]:8080"]);
-    }
-
-    #[test]
-    fn what_does_not_exist_is_told_apart() {
-        let mut snapshot = Snapshot::default();
-        fixture::service(&mut snapshot, "default/web", "http", 80);
-        let ask = |service: &str, port| {
-            endpoints_of(&snapshot, &Backend { service: ObjectName::new("default", service), port }).unwrap_err()
-        };
-        assert_eq!(ask("gone", fixture::port(80)).to_string(), "service default/gone does not exist");
-        assert_eq!(ask("web", fixture::port(81)).to_string(), "service default/web has no TCP port 81");
+/// A name stands for itself, an address for an endpoint. A Service of this type need not list the port that an Ingress names.
+fn external_name(service: &Service, external: &str, wanted: &BackendPort) -> Result<Endpoints, EndpointsError> {
+    let name = &service.meta.name;
+    let listed = service_port(service, wanted);
+    let port = match (listed.map(|port| (&port.target, port.port)), wanted) {
+        (Some((TargetPort::Number(target), _)), _) => *target,
+        (Some((TargetPort::Name(_), port)), _) => port,
+        (None, BackendPort::Number(number)) => *number,
+        (None, BackendPort::Name(_)) => return Err(EndpointsError::NoPort(name.clone(), wanted.clone())),
+    };
+    let app_protocol = listed.and_then(|port| port.app_protocol.clone());
+    let host = external.trim_end_matches('.');
+    match host.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_loopback() && !ip.is_unspecified() => {
+            let ready = vec![SocketAddr::new(ip, port.get())];
+            Ok(Endpoints { ready, app_protocol, ..Endpoints::default() })
+        }
+        Err(_) if is_foreign_name(host) => {
+            Ok(Endpoints { external: Some((host.to_owned(), port)), app_protocol, ..Endpoints::default() })
+        }
+        _ => Err(EndpointsError::ExternalName(name.clone(), external.to_owned())),
     }
 }
+
+/// An RFC 1123 name; never one of this host, whose own ports are not for the cluster's users.
+fn is_foreign_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let lower = host.to_ascii_lowercase();
+    host.len() <= 253 && host.split('.').all(is_label) && lower != "localhost" && !lower.ends_with(".localhost")
+}
+
+#[cfg(test)]
+#[path = "endpoints_tests.rs"]
+mod tests;

@@ -26,12 +26,17 @@ mod fixture;
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
 pub use compile::{Compiled, compile, same_inputs};
 pub use controller::Controller;
-pub use endpoints::{EndpointsError, endpoints_of};
+pub use endpoints::{Endpoints, EndpointsError, endpoints_of};
 pub use host::request_host;
 pub use network::Networks;
 pub use path::{BadPath, normalise};
 pub use route::{Outcome, Scheme, route};
 pub use settings::*;
+pub use settings::{Access, Sources};
+pub use settings::{
+    Affinity, AffinityMode, Balance, Cause, Causes, HashBy, Options, Policy, Profile, Reach, Redirects, Retries,
+    SameSite, SessionCookie, Settings,
+};
 pub use table::{Backend, BackendId, Route, Table, Target};
 pub use template::{Facts, Template, TemplateError, Variable, fuzz_template};
 pub use tls::{CertificateIndex, CertificateRef};

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
-use crate::{Options, Settings, host::wildcard_key, tls::CertificateIndex};
+use crate::{Options, Reach, Settings, host::wildcard_key, tls::CertificateIndex};
 
 /// An immutable generation of routes. It holds names of Services, never endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Backend {
     pub service: ObjectName,
     /// Its port.
     pub port: BackendPort,
+    /// Whether its endpoints stand for it, or its own address does.
+    pub reach: Reach,
 }
 
 /// The place of a [`Backend`] in [`Table::backends`]; means nothing to another table.

@@ -6,17 +6,25 @@
 //! reads is reported by name; none is ignored in silence. Each group of settings has a file of its own.
 
 mod access;
+mod affinity;
+mod balance;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod log;
 mod reader;
 mod redirect;
+mod retries;
 mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
 
 pub use access::{Access, Sources};
+pub use affinity::{Affinity, AffinityMode, SameSite, SessionCookie};
+pub use balance::{Balance, HashBy, Policy, Reach};
 pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Redirects;
+pub use retries::{Cause, Causes, Retries};
 #[cfg(test)]
 pub(crate) use units::network;
 
@@ -31,6 +39,12 @@ pub struct Settings {
     pub access: Access,
     /// Whether requests are told in the access log.
     pub logging: Logging,
+    /// Which endpoint takes a request.
+    pub balance: Balance,
+    /// Which client stays with which endpoint; `None` where none does.
+    pub affinity: Option<Affinity>,
+    /// When a request goes to another endpoint.
+    pub retries: Retries,
 }
 
 /// Which habits an Ingress asks for.
@@ -55,12 +69,19 @@ pub struct Options {
 impl Settings {
     /// Reads one layer over another.
     fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
-        Self {
+        let settings = Self {
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
             access: Access::read(reader, &base.access),
             logging: Logging::read(reader, &base.logging),
+            balance: Balance::read(reader, &base.balance),
+            affinity: Affinity::read(reader),
+            retries: Retries::read(reader, &base.retries),
+        };
+        if settings.affinity.is_some() && settings.balance.reach == Reach::ClusterIp {
+            reader.complain("affinity", "has no effect: with service-upstream the Service's own balancing chooses");
         }
+        settings
     }
 
     /// The settings of an Ingress, and what of its annotations has no effect.
