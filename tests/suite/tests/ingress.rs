@@ -15,9 +15,11 @@ mod ingress {
     mod frames;
     mod hosts;
     mod http2;
+    mod load;
     mod manifests;
     mod paths;
     mod pod;
+    mod robust;
     mod slow;
     mod tls;
     mod vectors;
