@@ -15,6 +15,7 @@ use http::{
     header::{CONTENT_TYPE, LOCATION, SERVER},
 };
 use hyper::body::{Body, Frame, SizeHint};
+use roadstead_routes::Redirect;
 
 use crate::{fields::SERVER_NAME, record::Record, upstream::UpstreamBody};
 
@@ -48,13 +49,14 @@ pub fn plain(status: StatusCode) -> Response<AnswerBody> {
     response
 }
 
-/// A redirect that keeps method and body (308, RFC 9110, section 15.4.9).
+/// An answer that sends the client elsewhere.
 #[must_use]
-pub fn redirect(location: &str) -> Response<AnswerBody> {
-    let Ok(location) = HeaderValue::from_bytes(location.as_bytes()) else {
-        return plain(StatusCode::BAD_REQUEST);
+pub fn redirect(redirect: &Redirect) -> Response<AnswerBody> {
+    let (Ok(status), Ok(location)) = (StatusCode::from_u16(redirect.status), HeaderValue::from_str(&redirect.location))
+    else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR);
     };
-    let mut response = plain(StatusCode::PERMANENT_REDIRECT);
+    let mut response = plain(status);
     response.headers_mut().insert(LOCATION, location);
     response
 }

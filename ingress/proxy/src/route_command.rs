@@ -1,13 +1,20 @@
 //! `roadstead-ingress route`: what would take a request, from the manifests alone.
 
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode, sync::OnceLock};
 
+use http::{HeaderValue, Request};
 use roadstead_model::Snapshot;
-use roadstead_routes::{Outcome, Route, Scheme, Table, Target, compile, endpoints_of, route as find};
+use roadstead_routes::{
+    BackendId, Outcome, Redirect, Route, Scheme, Table, Target, compile, endpoints_of, redirect, route as find,
+};
 use roadstead_sources::load;
 use serde::Serialize;
 
-use crate::cli::{Output, RouteFlags};
+use crate::{
+    cli::{Output, RouteFlags},
+    fields::Origin,
+    handler::RequestFacts,
+};
 
 /// The answer; its fields only ever grow (DESIGN section 1).
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,6 +40,8 @@ pub struct Answer {
     pub action: &'static str,
     /// Of a redirect.
     pub location: Option<String>,
+    /// The status of an answer of our own.
+    pub status: Option<u16>,
     /// Why, for a person.
     pub reason: String,
 }
@@ -56,7 +65,7 @@ pub fn route(flags: &RouteFlags) -> anyhow::Result<ExitCode> {
     Ok(if matches!(answer.action, "proxy" | "redirect") { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Asks the very function that the proxy asks.
+/// Asks the very functions that the proxy asks.
 #[must_use]
 pub fn answer(snapshot: &Snapshot, table: &Table, scheme: Scheme, host: &str, path: &str) -> Answer {
     match find(table, scheme, host, path) {
@@ -66,13 +75,56 @@ pub fn answer(snapshot: &Snapshot, table: &Table, scheme: Scheme, host: &str, pa
             reason: "no rule matches and no default backend takes what is left".to_owned(),
             ..Answer::default()
         },
-        Outcome::Redirect { route, location } => Answer {
-            action: "redirect",
-            location: Some(location),
-            reason: "the host is a TLS host and ssl-redirect is on".to_owned(),
-            ..of_route(snapshot, table, route)
-        },
-        Outcome::Unavailable { route } | Outcome::Proxy { route, .. } => of_route(snapshot, table, route),
+        Outcome::Redirect { route, redirect } => redirected(of_route(snapshot, table, route), redirect),
+        Outcome::Unavailable { route } => of_route(snapshot, table, route),
+        Outcome::Proxy { route, backend } => {
+            let answer = of_route(snapshot, table, route);
+            let Some(request) = DryRequest::new(scheme, host, path) else {
+                let reason = "host or path cannot stand in a request".to_owned();
+                return Answer { action: "bad-request", reason, ..Answer::default() };
+            };
+            match redirect(table, route, scheme, &request.facts(table, route, backend)) {
+                Some(redirect) => redirected(answer, redirect),
+                None => answer,
+            }
+        }
+    }
+}
+
+fn redirected(answer: Answer, redirect: Redirect) -> Answer {
+    let reason = redirect.reason.to_owned();
+    Answer { action: "redirect", status: Some(redirect.status), location: Some(redirect.location), reason, ..answer }
+}
+
+/// A GET that nobody sent, with no fields but its host, from nowhere.
+struct DryRequest {
+    origin: Origin,
+    host: HeaderValue,
+    request: Request<()>,
+    request_id: OnceLock<HeaderValue>,
+}
+
+impl DryRequest {
+    fn new(scheme: Scheme, host: &str, target: &str) -> Option<Self> {
+        let port = if scheme == Scheme::Https { 443 } else { 80 };
+        let origin = Origin { peer: IpAddr::from([0, 0, 0, 0]), port, scheme };
+        let request = Request::get(target).body(()).ok()?;
+        Some(Self { origin, host: HeaderValue::from_str(host).ok()?, request, request_id: OnceLock::new() })
+    }
+
+    fn facts<'a>(&'a self, table: &'a Table, route: &'a Route, backend: BackendId) -> RequestFacts<'a> {
+        RequestFacts {
+            origin: &self.origin,
+            host: &self.host,
+            table,
+            route,
+            backend,
+            made_request_id: &self.request_id,
+            method: self.request.method(),
+            uri: self.request.uri(),
+            version: self.request.version(),
+            headers: self.request.headers(),
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use roadstead_model::{
 use crate::{
     Backend, BackendId, CertificateRef, Controller, Route, Settings, Table, Target,
     class::Claim,
+    host::www_sibling,
     path::is_normal,
-    settings::{Options, warning},
-    table::{Paths, RouteId},
+    settings::{Options, Profile, annotation_warning, warning},
+    table::{Paths, RouteId, Sibling},
 };
 
 /// A table, and what was left out of it.
@@ -67,6 +68,7 @@ pub fn compile(snapshot: &Snapshot, controller: &Controller) -> Compiled {
     compiler.table.options = Arc::new(options);
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
+    compiler.add_siblings();
     Compiled { table: compiler.table, problems: compiler.problems }
 }
 
@@ -76,6 +78,8 @@ struct Compiler<'a> {
     problems: Vec<Problem>,
     backend_ids: HashMap<Backend, BackendId>,
     claims: Vec<TlsClaim<'a>>,
+    /// Routes whose host wants its sibling.
+    www: Vec<(&'a Ingress, Option<Host>, RouteId)>,
 }
 
 /// An Ingress asks for a Secret to serve a host.
@@ -118,7 +122,7 @@ impl<'a> Compiler<'a> {
         self.table.catch_all = Some(id);
     }
 
-    fn add_rule(&mut self, ingress: &Ingress, settings: &Arc<Settings>, index: usize, rule: &IngressRule) {
+    fn add_rule(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>, index: usize, rule: &IngressRule) {
         let default = match &ingress.default_backend {
             Some(backend) if self.paths(rule.host.as_ref()).default.is_none() => Some(backend),
             _ => None,
@@ -136,6 +140,7 @@ impl<'a> Compiler<'a> {
             let id = self.table.routes.len();
             match self.paths(rule.host.as_ref()).insert(entry.path_type, &entry.path, id) {
                 Ok(()) => {
+                    self.note_redirects(ingress, settings, rule.host.as_ref(), &entry.path, id);
                     let path = Some((entry.path_type, entry.path.clone()));
                     self.route(ingress, settings, rule.host.as_ref(), path, (&field, &entry.backend));
                 }
@@ -145,6 +150,58 @@ impl<'a> Compiler<'a> {
                     self.lost(ingress, field, &what, older);
                 }
             }
+        }
+    }
+
+    /// What a path that was placed means for the rest of its host.
+    fn note_redirects(
+        &mut self,
+        ingress: &'a Ingress,
+        settings: &Settings,
+        host: Option<&Host>,
+        path: &str,
+        id: RouteId,
+    ) {
+        let paths = self.paths(host);
+        if settings.redirects.app_root.is_some() {
+            paths.app_root.get_or_insert(id);
+        }
+        if settings.profile == Profile::Nginx {
+            paths.redirect_to_slash(path, id);
+        }
+        if settings.redirects.from_to_www {
+            self.www.push((ingress, host.cloned(), id));
+        }
+    }
+
+    /// Gives hosts with `from-to-www-redirect` their siblings, once all hosts are known.
+    fn add_siblings(&mut self) {
+        for (ingress, host, id) in std::mem::take(&mut self.www) {
+            let reason = match host {
+                Some(Host::Exact(name)) => {
+                    let sibling = www_sibling(&name);
+                    if !self.table.exact.contains_key(&sibling) {
+                        self.share_certificate(&name, &sibling);
+                        self.table.siblings.entry(sibling).or_insert(Sibling { host: name, route: id });
+                        continue;
+                    }
+                    format!("has no effect: host {sibling} has rules of its own")
+                }
+                Some(Host::Wildcard(rest)) => format!("has no effect on the wildcard host *.{rest}"),
+                None => "has no effect on a rule without a host".to_owned(),
+            };
+            self.problems.push(annotation_warning(ingress, "from-to-www-redirect", reason));
+        }
+    }
+
+    /// A host's other name gets its certificate, unless a TLS entry names it too; whether the certificate is valid for it is for
+    /// its client to tell.
+    fn share_certificate(&mut self, host: &str, other: &str) {
+        let index = &mut self.table.certificates;
+        if index.lookup(other).is_none()
+            && let Some(entry) = index.lookup(host).cloned()
+        {
+            index.exact.insert(other.to_owned(), entry);
         }
     }
 

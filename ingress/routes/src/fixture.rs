@@ -1,12 +1,14 @@
 //! Objects for the tests of this crate, in as few words as a table row has room for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use roadstead_model::{
     BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressClass,
     IngressPath, IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Service,
     ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
+
+use crate::{Facts, Scheme, Variable, normalise, request_host};
 
 pub(crate) fn name(text: &str) -> ObjectName {
     let (namespace, name) = text.split_once('/').expect("namespace/name");
@@ -115,4 +117,58 @@ pub(crate) fn slice(snapshot: &mut Snapshot, text: &str, port_name: &str, number
 pub(crate) fn config_map(text: &str, data: &[(&str, &str)]) -> ConfigMap {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     ConfigMap { meta: meta(text), data: data.collect() }
+}
+
+/// What a group of settings reads from annotations of ingress-nginx's prefix, and what it reports.
+pub(crate) fn read<T>(
+    annotations: &[(&str, &str)],
+    read: impl FnOnce(&mut crate::settings::Reader<'_>) -> T,
+) -> (T, Vec<String>) {
+    let mut ingress = ingress("default/web");
+    annotate(&mut ingress, annotations);
+    let mut problems = Vec::new();
+    let mut reader = crate::settings::Reader::of_ingress(&ingress, &mut problems);
+    let settings = read(&mut reader);
+    reader.finish();
+    (settings, problems.iter().map(ToString::to_string).collect())
+}
+
+pub(crate) fn annotate(ingress: &mut Ingress, annotations: &[(&str, &str)]) {
+    for (key, value) in annotations {
+        ingress.meta.annotations.insert(format!("nginx.ingress.kubernetes.io/{key}"), (*value).to_owned());
+    }
+}
+
+/// The ConfigMap of options that an instance for class `nginx` reads.
+pub(crate) fn options(snapshot: &mut Snapshot, options: &[(&str, &str)]) {
+    let config_map = config_map("ingress-nginx/ingress-nginx-controller", options);
+    snapshot.config_maps.insert(config_map.meta.name.clone(), Arc::new(config_map));
+}
+
+/// A request with nothing but its line and its host.
+pub(crate) struct Asked<'a> {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: &'a str,
+    pub(crate) target: &'a str,
+}
+
+impl Facts for Asked<'_> {
+    fn value(&self, variable: &Variable) -> Cow<'_, [u8]> {
+        let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
+        let escaped = || self.target.replace('%', "%25").replace('/', "%2F");
+        match variable {
+            Variable::Host => request_host(self.host).into_owned().into_bytes().into(),
+            Variable::Authority => self.host.as_bytes().into(),
+            Variable::Scheme => self.scheme.as_str().as_bytes().into(),
+            Variable::RequestUri => self.target.as_bytes().into(),
+            Variable::EscapedRequestUri => escaped().into_bytes().into(),
+            Variable::Path => normalise(path).expect("a path"),
+            Variable::Query => query.as_bytes().into(),
+            Variable::Argument(name) => {
+                let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                pairs.find(|(found, _)| **found == **name).map_or("", |(_, value)| value).as_bytes().into()
+            }
+            other => panic!("{other:?} is not asked for here"),
+        }
+    }
 }

@@ -22,6 +22,17 @@ fn without_port(authority: &str) -> &str {
     authority.split_once(':').map_or(authority, |(host, _)| host)
 }
 
+/// The port of an authority with its colon, or nothing.
+pub(crate) fn port_with_colon(authority: &str) -> &str {
+    let port = authority.get(without_port(authority).len()..).unwrap_or_default();
+    if port.len() > 1 { port } else { "" }
+}
+
+/// The host with `www.` where the name has none, and without it where it has.
+pub(crate) fn www_sibling(host: &str) -> String {
+    host.strip_prefix("www.").map_or_else(|| format!("www.{host}"), str::to_owned)
+}
+
 /// What a wildcard host must equal to match: everything after the first label.
 pub(crate) fn wildcard_key(host: &str) -> Option<&str> {
     match host.split_once('.') {
@@ -48,5 +59,13 @@ mod tests {
         ] {
             assert_eq!(request_host(authority), expected, "{authority}");
         }
+    }
+    #[test]
+    fn ports_and_siblings() {
+        for (authority, port) in [("a", ""), ("a:80", ":80"), ("a:", ""), ("[::1]:8", ":8"), ("[::1]", "")] {
+            assert_eq!(port_with_colon(authority), port, "{authority}");
+        }
+        assert_eq!(www_sibling("a.example"), "www.a.example");
+        assert_eq!(www_sibling("www.a.example"), "a.example");
     }
 }

@@ -14,6 +14,7 @@ mod endpoints;
 mod host;
 mod network;
 mod path;
+mod redirect;
 mod route;
 mod settings;
 mod table;
@@ -30,7 +31,9 @@ pub use endpoints::{Endpoints, EndpointsError, endpoints_of};
 pub use host::request_host;
 pub use network::Networks;
 pub use path::{BadPath, normalise};
+pub use redirect::{Redirect, redirect};
 pub use route::{Outcome, Scheme, route};
+pub use settings::Moved;
 pub use settings::*;
 pub use settings::{Access, Sources};
 pub use settings::{

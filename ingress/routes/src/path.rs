@@ -44,6 +44,19 @@ pub(crate) fn is_normal(path: &[u8]) -> bool {
     true
 }
 
+/// A decoded path as it is written in a request line or a Location, as nginx escapes it.
+pub(crate) fn escape(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path {
+        if byte.is_ascii_graphic() && !b"#%?\"<>\\^`{|}".contains(&byte) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
+}
+
 fn decode(path: &[u8]) -> Result<Vec<u8>, BadPath> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.iter();
@@ -133,6 +146,13 @@ mod tests {
         check("/a%00b", Err(BadPath::Nul));
         check("/..", Err(BadPath::AboveRoot));
         check("/a/../../b", Err(BadPath::AboveRoot));
+    }
+
+    #[test]
+    fn escaped_paths_decode_to_themselves() {
+        assert_eq!(escape(b"/a b?c%d\xff#/e;f=1&g,h"), b"/a%20b%3Fc%25d%FF%23/e;f=1&g,h");
+        let all: Vec<u8> = (1..=255).collect();
+        assert_eq!(decode(&escape(&all)).unwrap(), all);
     }
 
     #[test]

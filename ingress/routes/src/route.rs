@@ -3,13 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    BackendId, Route, Table, Target,
-    host::request_host,
-    path::{BadPath, normalise},
+    BackendId, Redirect, Route, Table, Target,
+    host::{port_with_colon, request_host},
+    path::{BadPath, escape, normalise},
+    redirect::as_sent_away,
+    table::Found,
 };
-
-/// Paths below this one answer an ACME HTTP-01 challenge (RFC 8555, section 8.3) and are never redirected.
-const ACME_CHALLENGE: &[u8] = b"/.well-known/acme-challenge";
 
 /// How the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +40,12 @@ pub enum Outcome<'t> {
         /// Where.
         backend: BackendId,
     },
-    /// 308 to https.
+    /// It is sent elsewhere, whatever the route's own Ingress says.
     Redirect {
-        /// The route that would have taken it.
+        /// The route that asks for it.
         route: &'t Arc<Route>,
-        /// The value for the Location header.
-        location: String,
+        /// Where to.
+        redirect: Redirect,
     },
     /// 503: the route leads to something that is not served.
     Unavailable {
@@ -71,42 +70,43 @@ impl fmt::Display for BadPath {
 }
 
 /// Finds what takes a request. `authority` is the `Host` header's value (port, dot and case do not matter), `target` the
-/// path with its query, as the client wrote them.
+/// path with its query, as the client wrote them. What the route's own Ingress makes of the request is decided afterwards:
+/// [`crate::redirect()`].
 #[must_use]
 pub fn route<'t>(table: &'t Table, scheme: Scheme, authority: &str, target: &str) -> Outcome<'t> {
     let host = request_host(authority);
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let path = match normalise(path) {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let normal = match normalise(path) {
         Ok(path) => path,
         Err(bad) => return Outcome::BadPath(bad),
     };
-    let Some(route) = table.find(&host, &path) else {
-        return Outcome::NotFound;
-    };
-    if scheme == Scheme::Http && must_redirect(table, route, &host, &path) {
-        return Outcome::Redirect { route, location: format!("https://{host}{target}") };
+    let base = || format!("{}://{authority}", scheme.as_str());
+    match table.find(&host, &normal) {
+        None => Outcome::NotFound,
+        Some(Found::Route(route)) => match route.target {
+            Target::Backend(backend) => Outcome::Proxy { route, backend },
+            Target::Resource { .. } => Outcome::Unavailable { route },
+        },
+        Some(Found::Sibling(sibling, route)) => {
+            let base = format!("{}://{sibling}{}", scheme.as_str(), port_with_colon(authority));
+            let location = [base.as_bytes(), as_sent_away(&route.settings, target.as_bytes())].concat();
+            let reason = "from-to-www-redirect sends the host to the one that is served";
+            Outcome::Redirect { route, redirect: Redirect::new(route.settings.redirects.code, &location, reason) }
+        }
+        Some(Found::AppRoot(root, route)) => {
+            let location = format!("{}{root}", base());
+            let reason = "app-root sends the root of the host there";
+            Outcome::Redirect { route, redirect: Redirect::new(302, location.as_bytes(), reason) }
+        }
+        Some(Found::Slash(route)) => {
+            let base = if route.settings.redirects.relative { String::new() } else { base() };
+            let location = [base.as_bytes(), &escape(&normal), b"/", query.as_bytes()].concat();
+            let reason = "only the path with a slash at its end is served, and class nginx sends there";
+            Outcome::Redirect { route, redirect: Redirect::new(301, &location, reason) }
+        }
     }
-    match route.target {
-        Target::Backend(backend) => Outcome::Proxy { route, backend },
-        Target::Resource { .. } => Outcome::Unavailable { route },
-    }
-}
-
-fn must_redirect(table: &Table, route: &Route, host: &str, path: &[u8]) -> bool {
-    route.settings.redirects.ssl && !host.is_empty() && is_tls_host(table, route, host) && !is_acme_challenge(path)
-}
-
-/// The host is named by a TLS entry, or it is served by the very Ingress that names the certificate of all other hosts.
-fn is_tls_host(table: &Table, route: &Route, host: &str) -> bool {
-    let certificates = table.certificates();
-    certificates.lookup(host).is_some()
-        || certificates.default_certificate().is_some_and(|entry| entry.ingress == route.ingress)
-}
-
-fn is_acme_challenge(path: &[u8]) -> bool {
-    path.strip_prefix(ACME_CHALLENGE).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]
 #[path = "route_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,9 @@
-//! The tables of the Ingress specification, row by row, and the rules for hosts and redirects.
+//! The tables of the Ingress specification, row by row, and the rules for hosts.
 
-use roadstead_model::{IngressTls, ObjectName, Snapshot};
+use roadstead_model::Snapshot;
 
 use super::*;
-use crate::{Controller, compile, fixture};
+use crate::{Controller, compile, fixture, redirect};
 
 fn table(hosts: &[(Option<&str>, &[&str])]) -> Table {
     let mut snapshot = Snapshot::default();
@@ -14,10 +14,15 @@ fn table(hosts: &[(Option<&str>, &[&str])]) -> Table {
 }
 
 /// The Service that takes the request, or why none does.
-fn answer(table: &Table, scheme: Scheme, host: &str, path: &str) -> String {
+pub(crate) fn answer(table: &Table, scheme: Scheme, host: &str, path: &str) -> String {
     match route(table, scheme, host, path) {
-        Outcome::Proxy { backend, .. } => table.backend(backend).unwrap().service.name.to_string(),
-        Outcome::Redirect { location, .. } => location,
+        Outcome::Proxy { route, backend } => {
+            match redirect(table, route, scheme, &fixture::Asked { scheme, host, target: path }) {
+                Some(to) => format!("{} {}", to.status, to.location),
+                None => table.backend(backend).unwrap().service.name.to_string(),
+            }
+        }
+        Outcome::Redirect { redirect, .. } => format!("{} {}", redirect.status, redirect.location),
         Outcome::Unavailable { .. } => "503".to_owned(),
         Outcome::NotFound => "404".to_owned(),
         Outcome::BadPath(_) => "400".to_owned(),
@@ -130,34 +135,5 @@ fn default_backends_take_what_is_left() {
     ] {
         assert_eq!(answer(&with, Scheme::Http, host, path), expected, "{host}{path}");
         assert_eq!(answer(&without, Scheme::Http, host, path), expected_without, "{host}{path} without");
-    }
-}
-
-#[test]
-fn tls_hosts_redirect_unless_told_otherwise() {
-    let mut snapshot = Snapshot::default();
-    for (name, host, redirect) in
-        [("default/a", "a.example", None), ("default/b", "b.example", Some("false")), ("default/c", "c.example", None)]
-    {
-        let mut ingress = fixture::ingress(name);
-        ingress.rules.push(fixture::rule(Some(host), &["P / web"]));
-        if name != "default/c" {
-            let secret = Some(ObjectName::new("default", "pair"));
-            ingress.tls.push(IngressTls { hosts: vec![fixture::host(host)], secret });
-        }
-        let key = "nginx.ingress.kubernetes.io/ssl-redirect".to_owned();
-        ingress.meta.annotations.extend(redirect.map(|value| (key, value.to_owned())));
-        fixture::add(&mut snapshot, ingress);
-    }
-    let table = compile(&snapshot, &Controller::default()).table;
-    for (scheme, host, path, expected) in [
-        (Scheme::Http, "A.example:80", "/x//y?q=1", "https://a.example/x//y?q=1"),
-        (Scheme::Https, "a.example", "/x", "web"),
-        (Scheme::Http, "a.example", "/.well-known/acme-challenge/token", "web"),
-        (Scheme::Http, "a.example", "/.well-known/acme-challenger", "https://a.example/.well-known/acme-challenger"),
-        (Scheme::Http, "b.example", "/", "web"),
-        (Scheme::Http, "c.example", "/", "web"),
-    ] {
-        assert_eq!(answer(&table, scheme, host, path), expected, "{scheme:?} {host}{path}");
     }
 }

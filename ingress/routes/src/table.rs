@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
-use crate::{Options, Reach, Settings, host::wildcard_key, tls::CertificateIndex};
+use crate::{Options, Profile, Reach, Settings, host::wildcard_key, tls::CertificateIndex};
 
 /// An immutable generation of routes. It holds names of Services, never endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Table {
     pub(crate) wildcard: HashMap<String, Paths>,
     /// Rules without a host.
     pub(crate) any: Option<Paths>,
+    /// Hosts that are sent to a host of a rule, by `from-to-www-redirect`.
+    pub(crate) siblings: HashMap<String, Sibling>,
     /// The default backend of an Ingress without rules.
     pub(crate) catch_all: Option<RouteId>,
     pub(crate) routes: Vec<Arc<Route>>,
@@ -20,6 +22,27 @@ pub struct Table {
     pub(crate) certificates: CertificateIndex,
     pub(crate) ingresses: Vec<ObjectName>,
     pub(crate) options: Arc<Options>,
+}
+
+/// A host with or without `www.` that is sent to the host that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sibling {
+    /// The host that is served.
+    pub(crate) host: String,
+    /// A route of the Ingress that asks for it.
+    pub(crate) route: RouteId,
+}
+
+/// What the table knows of a host and a path before the Ingress's own settings are asked.
+pub(crate) enum Found<'t> {
+    /// The route.
+    Route(&'t Arc<Route>),
+    /// The whole host is sent to another one.
+    Sibling(&'t str, &'t Arc<Route>),
+    /// The root of the host is sent to a path of it.
+    AppRoot(&'t str, &'t Arc<Route>),
+    /// Only the path with a slash behind it is served: ingress-nginx sends there.
+    Slash(&'t Arc<Route>),
 }
 
 /// A Service's port that routes lead to.
@@ -115,14 +138,42 @@ impl Table {
         &self.options
     }
 
-    /// The route of a normalised path; the host is chosen before the path, and never left for another one.
-    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<&Arc<Route>> {
-        let named = self.exact.get(host).or_else(|| self.wildcard.get(wildcard_key(host)?));
-        let id = match named {
-            Some(paths) => paths.find(path).or(paths.default),
-            None => self.any.as_ref().and_then(|paths| paths.find(path).or(paths.default)).or(self.catch_all),
+    /// What takes a normalised path; the host is chosen before the path, and never left for another one.
+    pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<Found<'_>> {
+        let paths = match self.exact.get(host) {
+            Some(paths) => paths,
+            None => {
+                if let Some(sibling) = self.siblings.get(host) {
+                    return Some(Found::Sibling(&sibling.host, self.routes.get(sibling.route)?));
+                }
+                let wildcard = wildcard_key(host).and_then(|key| self.wildcard.get(key));
+                match wildcard.or(self.any.as_ref()) {
+                    Some(paths) => paths,
+                    None => return Some(Found::Route(self.routes.get(self.catch_all?)?)),
+                }
+            }
         };
-        self.routes.get(id?)
+        let route = || {
+            let is_any = self.any.as_ref().is_some_and(|any| std::ptr::eq(any, paths));
+            paths.find(path).or(paths.default).or_else(|| self.catch_all.filter(|_| is_any))
+        };
+        if path == b"/"
+            && let Some(asking) = paths.app_root.and_then(|id| self.routes.get(id))
+            && let Some(app_root) = asking.settings.redirects.app_root.as_deref()
+            && self.may_take_root(asking, route())
+        {
+            return Some(Found::AppRoot(app_root, asking));
+        }
+        if let Some(id) = paths.slash(path) {
+            return Some(Found::Slash(self.routes.get(id)?));
+        }
+        Some(Found::Route(self.routes.get(route()?)?))
+    }
+
+    /// ingress-nginx sends the root of the host away whoever serves it; elsewhere only the Ingress that serves it may.
+    fn may_take_root(&self, asking: &Route, owner: Option<RouteId>) -> bool {
+        let owner = owner.and_then(|id| self.routes.get(id));
+        asking.settings.profile == Profile::Nginx || owner.is_none_or(|owner| owner.ingress == asking.ingress)
     }
 }
 
@@ -135,6 +186,10 @@ pub(crate) struct Paths {
     /// Raw string prefixes, longest first.
     raw: Vec<(Vec<u8>, RouteId)>,
     pub(crate) default: Option<RouteId>,
+    /// A route of the Ingress that sends the host's root elsewhere.
+    pub(crate) app_root: Option<RouteId>,
+    /// Paths of class `nginx` that end in a slash, written without it.
+    slashed: HashMap<Vec<u8>, RouteId>,
 }
 
 /// `/foo` and `/foo/` mean the same elements. Where a host has both, the request's own form decides, as in nginx.
@@ -174,6 +229,22 @@ impl Paths {
                 Ok(())
             }
         }
+    }
+
+    /// Notes that the path without the slash at its end is sent to the one with it.
+    pub(crate) fn redirect_to_slash(&mut self, path: &str, id: RouteId) {
+        if let Some(bare) = path.strip_suffix('/').filter(|bare| !bare.is_empty()) {
+            self.slashed.entry(bare.as_bytes().to_vec()).or_insert(id);
+        }
+    }
+
+    /// The route of the path with a slash behind it, where that one is served and this one is not named.
+    fn slash(&self, path: &[u8]) -> Option<RouteId> {
+        let id = self.slashed.get(path)?;
+        let named = self.exact.contains_key(path)
+            || self.prefix.get(path).is_some_and(|prefix| prefix.bare.is_some())
+            || self.raw.iter().any(|(raw, _)| raw == path);
+        (!named).then_some(*id)
     }
 
     /// The longest path that matches; on a tie Exact goes before Prefix, and Prefix before a raw prefix.

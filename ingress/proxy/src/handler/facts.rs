@@ -3,27 +3,38 @@
 //! Nothing is worked out before it is asked for. Fields of the client are passed on as it sent them; that no value breaks out
 //! of where it is put is the template's matter.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::OnceLock};
 
-use http::{HeaderMap, Method, Request, Uri, Version, header::COOKIE, uri::PathAndQuery};
-use roadstead_routes::{Facts, Target, Variable, normalise, request_host};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header::COOKIE, uri::PathAndQuery};
+use roadstead_routes::{BackendId, Facts, Route, Table, Variable, normalise, request_host};
 
 use super::Visit;
+use crate::fields::{Origin, X_REQUEST_ID, request_id};
 
 /// One request on its way, to be asked.
 pub(crate) struct RequestFacts<'a> {
-    visit: &'a Visit<'a>,
-    method: &'a Method,
-    uri: &'a Uri,
-    version: Version,
-    headers: &'a HeaderMap,
+    pub(crate) origin: &'a Origin,
+    pub(crate) host: &'a HeaderValue,
+    pub(crate) table: &'a Table,
+    pub(crate) route: &'a Route,
+    pub(crate) backend: BackendId,
+    pub(crate) made_request_id: &'a OnceLock<HeaderValue>,
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: &'a HeaderMap,
 }
 
 impl<'a> RequestFacts<'a> {
-    /// A request as the client sent it.
-    pub(crate) fn new<B>(visit: &'a Visit<'a>, request: &'a Request<B>) -> Self {
+    /// A request in the middle of its visit.
+    pub(crate) fn of<B>(visit: &'a Visit<'_>, request: &'a Request<B>) -> Self {
         Self {
-            visit,
+            origin: visit.origin,
+            host: &visit.host,
+            table: &visit.generation.table,
+            route: &visit.route,
+            backend: visit.backend,
+            made_request_id: &visit.made_request_id,
             method: request.method(),
             uri: request.uri(),
             version: request.version(),
@@ -33,13 +44,13 @@ impl<'a> RequestFacts<'a> {
 
     fn header(&self, name: &str) -> Cow<'a, [u8]> {
         if name == "host" {
-            return Cow::Borrowed(self.visit.host.as_bytes());
+            return Cow::Borrowed(self.host.as_bytes());
         }
         joined(self.headers, name)
     }
 
     fn forwarded_for(&self) -> Cow<'a, [u8]> {
-        let peer = self.visit.origin.peer.to_string().into_bytes();
+        let peer = self.origin.peer.to_string().into_bytes();
         match joined(self.headers, "x-forwarded-for") {
             claimed if claimed.is_empty() => Cow::Owned(peer),
             claimed => Cow::Owned([&*claimed, &peer].join(&b", "[..])),
@@ -51,6 +62,14 @@ impl<'a> RequestFacts<'a> {
         first_named(pairs.map(<[u8]>::trim_ascii), name)
     }
 
+    fn authority(&self) -> &'a str {
+        self.host.to_str().unwrap_or_default()
+    }
+
+    fn request_id(&self) -> &'a HeaderValue {
+        self.headers.get(&X_REQUEST_ID).unwrap_or_else(|| self.made_request_id.get_or_init(request_id))
+    }
+
     fn request_uri(&self) -> &'a str {
         self.uri.path_and_query().map_or("/", PathAndQuery::as_str)
     }
@@ -58,12 +77,11 @@ impl<'a> RequestFacts<'a> {
 
 impl Facts for RequestFacts<'_> {
     fn value(&self, variable: &Variable) -> Cow<'_, [u8]> {
-        let visit = self.visit;
-        let backend = || visit.generation.table.backend(visit.backend);
+        let backend = || self.table.backend(self.backend);
         match variable {
-            Variable::Host => bytes(request_host(visit.authority())),
-            Variable::Authority => visit.host.as_bytes().into(),
-            Variable::Scheme => visit.origin.scheme.as_str().as_bytes().into(),
+            Variable::Host => bytes(request_host(self.authority())),
+            Variable::Authority => self.host.as_bytes().into(),
+            Variable::Scheme => self.origin.scheme.as_str().as_bytes().into(),
             Variable::RequestUri => self.request_uri().as_bytes().into(),
             Variable::EscapedRequestUri => escaped(self.request_uri()).into(),
             Variable::Path => normalise(self.uri.path()).unwrap_or(Cow::Borrowed(b"/")),
@@ -77,25 +95,24 @@ impl Facts for RequestFacts<'_> {
             }
             Variable::Cookie(name) => self.cookie(name).into(),
             Variable::Header(name) => self.header(name),
-            Variable::RemoteAddr => visit.origin.peer.to_string().into_bytes().into(),
+            Variable::RemoteAddr => self.origin.peer.to_string().into_bytes().into(),
             Variable::Method => self.method.as_str().as_bytes().into(),
-            Variable::ServerPort => visit.origin.port.to_string().into_bytes().into(),
+            Variable::ServerPort => self.origin.port.to_string().into_bytes().into(),
             Variable::Protocol => protocol(self.version).as_bytes().into(),
             Variable::ServerName => {
-                visit.route.host.as_ref().map_or("_".to_owned(), ToString::to_string).into_bytes().into()
+                self.route.host.as_ref().map_or("_".to_owned(), ToString::to_string).into_bytes().into()
             }
             Variable::ForwardedFor => self.forwarded_for(),
-            Variable::RequestId => visit.request_id(self.headers).as_bytes().to_vec().into(),
-            Variable::Namespace => visit.route.ingress.namespace.as_bytes().into(),
-            Variable::IngressName => visit.route.ingress.name.as_bytes().into(),
-            Variable::ServiceName => match (backend(), &visit.route.target) {
-                (Some(backend), Target::Backend(_)) => backend.service.name.as_bytes().into(),
-                _ => Cow::Borrowed(b""),
-            },
+            Variable::RequestId => self.request_id().as_bytes().into(),
+            Variable::Namespace => self.route.ingress.namespace.as_bytes().into(),
+            Variable::IngressName => self.route.ingress.name.as_bytes().into(),
+            Variable::ServiceName => {
+                backend().map_or(Cow::Borrowed(b""), |backend| backend.service.name.as_bytes().into())
+            }
             Variable::ServicePort => {
                 backend().map(|backend| backend.port.to_string()).unwrap_or_default().into_bytes().into()
             }
-            Variable::LocationPath => visit.route.path.as_ref().map_or("/", |(_, path)| path).as_bytes().into(),
+            Variable::LocationPath => self.route.path.as_ref().map_or("/", |(_, path)| path).as_bytes().into(),
             // They belong to a rule's own facts, which ask here for all the rest.
             Variable::Capture(_) | Variable::Set(_) => Cow::Borrowed(b""),
         }

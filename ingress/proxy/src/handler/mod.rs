@@ -8,10 +8,10 @@ mod access;
 mod admit;
 mod facts;
 mod forward;
+mod redirects;
 mod stages;
 mod visit;
 
-#[expect(unused_imports, reason = "stages that render templates follow")]
 pub(crate) use facts::RequestFacts;
 pub(crate) use facts::{first_named, joined};
 pub(crate) use visit::Visit;
@@ -78,7 +78,7 @@ async fn answer(
         Outcome::BadPath(_) => return plain(StatusCode::BAD_REQUEST),
         Outcome::NotFound => return plain(StatusCode::NOT_FOUND),
         Outcome::Unavailable { .. } => return plain(StatusCode::SERVICE_UNAVAILABLE),
-        Outcome::Redirect { location, .. } => return redirect(&location),
+        Outcome::Redirect { redirect: to, .. } => return redirect(&to),
         Outcome::Proxy { route, backend } => (Arc::clone(route), backend),
     };
     let taken = Taken { generation: Arc::clone(&generation), route: Arc::clone(&route), backend };

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{Visit, access::admit_address, forward::forward};
+use super::{Visit, access::admit_address, forward::forward, redirects::redirects};
 use crate::answer::{AnswerBody, plain};
 
 /// Whether the request goes on, or is answered here.
@@ -27,8 +27,9 @@ pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) ->
 }
 
 /// What happens to a request before an endpoint gets it.
-async fn before(visit: &mut Visit<'_>, _request: &mut Request<Incoming>) -> Stage {
+async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
     // 1. Redirects of the Ingress.
+    redirects(visit, request)?;
     // 2. Who may come: source ranges, authentication.
     who(visit)?;
     // 3. How often: limits.

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use roadstead_routes::{BackendId, Route, Settings};
 
 use crate::{
     control::{Generation, Live},
-    fields::{Origin, X_REQUEST_ID, request_id},
+    fields::Origin,
     record::Record,
     upstream::Pool,
 };
@@ -48,10 +48,5 @@ impl Visit<'_> {
     /// The authority as text; it was checked to be one.
     pub(crate) fn authority(&self) -> &str {
         self.host.to_str().unwrap_or_default()
-    }
-
-    /// What X-Request-ID tells the endpoint: the client's own, or one that is made now.
-    pub(crate) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
-        headers.get(&X_REQUEST_ID).unwrap_or_else(|| self.made_request_id.get_or_init(request_id)).clone()
     }
 }

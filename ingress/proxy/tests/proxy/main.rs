@@ -12,6 +12,7 @@ mod objects;
 mod policy;
 mod proxy;
 mod routing;
+mod rules;
 mod streams;
 mod telling;
 mod tls;

@@ -113,6 +113,12 @@ pub(crate) fn annotate(snapshot: &mut Snapshot, ingress: &str, annotations: &[(&
     }
 }
 
+/// Changes an Ingress that is there.
+pub(crate) fn edit(snapshot: &mut Snapshot, ingress: &str, change: impl FnOnce(&mut Ingress)) {
+    let object = snapshot.ingresses.get_mut(&ObjectName::new("default", ingress)).expect("the Ingress is there");
+    change(Arc::make_mut(object));
+}
+
 /// A Secret of type kubernetes.io/tls.
 pub(crate) fn secret(snapshot: &mut Snapshot, name: &str, certificate: &str, key: &str) {
     let data = [("tls.crt", certificate), ("tls.key", key)];

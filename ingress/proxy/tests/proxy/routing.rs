@@ -69,11 +69,12 @@ fn the_offline_answer_names_rule_backend_and_endpoints() {
     let expected = serde_json::json!({
         "namespace": "default", "ingress": "all", "host": "a.example", "path": "/", "pathType": "Prefix",
         "service": "web", "port": "80", "endpoints": ["10.0.0.1:8080", "10.0.0.2:8080"], "action": "proxy",
-        "location": null, "reason": "Prefix path \"/\" is the longest that matches",
+        "location": null, "status": null, "reason": "Prefix path \"/\" is the longest that matches",
     });
     assert_eq!(found, expected);
     for (scheme, host, path, field, expected) in [
         (Scheme::Http, "a.example", "/x", "action", "redirect"),
+        (Scheme::Http, "a.example", "/x", "reason", "the host is a TLS host and ssl-redirect is on"),
         (Scheme::Http, "a.example", "/x", "location", "https://a.example/x"),
         (Scheme::Http, "b.example", "/none", "action", "unavailable"),
         (Scheme::Http, "b.example", "/none", "reason", "service default/none has no ready endpoint"),

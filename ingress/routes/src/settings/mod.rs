@@ -22,11 +22,15 @@ pub use access::{Access, Sources};
 pub use affinity::{Affinity, AffinityMode, SameSite, SessionCookie};
 pub use balance::{Balance, HashBy, Policy, Reach};
 pub use log::{Escape, LogOptions, LogVariable, Logging};
+pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
+pub use redirect::Moved;
 pub use redirect::Redirects;
 pub use retries::{Cause, Causes, Retries};
 #[cfg(test)]
 pub(crate) use units::network;
+
+pub(crate) use crate::Template;
 
 /// The settings of one Ingress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -197,6 +197,13 @@ impl<'a> Value<'_, 'a> {
     }
 }
 
+/// A warning about an annotation that shows to have no effect once all Ingresses are known.
+pub(crate) fn annotation_warning(ingress: &Ingress, key: &str, reason: String) -> Problem {
+    let written = PREFIXES.iter().map(|prefix| format!("{prefix}{key}"));
+    let written = { written }.find(|key| ingress.meta.annotations.contains_key(key));
+    warning(ingress, format!("metadata.annotations[{}]", written.as_deref().unwrap_or(key)), reason)
+}
+
 /// A warning about a field of an Ingress.
 pub(crate) fn warning(ingress: &Ingress, field: String, reason: String) -> Problem {
     let object = ObjectRef { kind: "Ingress".to_owned(), name: ingress.meta.name.clone() };
