@@ -1,6 +1,7 @@
 //! The machine that a run was made on: what figures mean nothing without.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -16,8 +17,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks at this one.
-    pub(crate) fn look() -> Self {
+    /// Looks at this one, and asks programs for their versions, each by its flag.
+    pub(crate) fn look(programs: &[(String, &str)]) -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
@@ -29,7 +30,7 @@ impl Machine {
             processor: model,
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             load: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
-            versions: ["nft", "iptables"].iter().filter_map(|program| version(program)).collect(),
+            versions: programs.iter().filter_map(|(program, flag)| version(program, flag)).collect(),
         }
     }
 
@@ -49,12 +50,41 @@ impl Machine {
     }
 }
 
-fn version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().map(|line| line.split(" (").next().unwrap_or(line).to_owned())
+/// The program's name and the number in the first line that it says.
+fn version(program: &str, flag: &str) -> Option<String> {
+    let output = Command::new(program).arg(flag).output().ok()?;
+    let said = [output.stdout, output.stderr].concat();
+    let number = number(&String::from_utf8_lossy(&said))?;
+    Some(format!("{} {number}", Path::new(program).file_name()?.display()))
+}
+
+fn number(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    let words = line.split([' ', '/']).map(|word| word.trim_start_matches('v'));
+    let mut numbers = words.filter(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+    numbers.next().map(str::to_owned)
 }
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_in_what_programs_say() {
+        let cases = [
+            ("nftables v1.0.6 (Lester Gooch #5)\n", "1.0.6"),
+            ("nginx version: nginx/1.22.1\n", "1.22.1"),
+            ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\n", "2.6.12-1+deb12u4"),
+            ("wrk debian/4.1.0-3+b2 [epoll] Copyright\n", "4.1.0-3+b2"),
+            ("\nenvoy  version: 9e55809337/1.40.0/Clean/RELEASE/BoringSSL\n", "1.40.0"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(number(text).as_deref(), Some(expected));
+        }
+        assert_eq!(number("nothing"), None);
+    }
 }

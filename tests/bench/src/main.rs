@@ -10,6 +10,7 @@
 
 mod agent;
 mod clock;
+mod ingress;
 mod load;
 mod machine;
 mod manifests;
@@ -28,8 +29,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::ingress::IngressFlags;
 use crate::packets::PacketsFlags;
 use crate::plan::ServiceFlags;
+use crate::worker::http::edits::EditFlags;
+use crate::worker::http::endpoint::EndpointFlags;
+use crate::worker::http::handshakes::HandshakeFlags;
+use crate::worker::http::hold::HoldFlags;
+use crate::worker::http::pace::PaceFlags;
 use crate::worker::{connect::ConnectFlags, send::SendFlags, serve::ServeFlags, watch::WatchFlags};
 
 /// Measures Roadstead beside its peers
@@ -44,6 +51,8 @@ struct Cli {
 enum Command {
     /// Service load balancing beside nftables and iptables rules in kube-proxy's shape
     Service(ServiceFlags),
+    /// Requests through the proxy beside nginx, HAProxy and Envoy
+    Ingress(IngressFlags),
     /// One connection after the other to an address; prints their times
     #[command(hide = true)]
     Connect(ConnectFlags),
@@ -59,6 +68,21 @@ enum Command {
     /// Connects until a certain server answers; prints when
     #[command(hide = true)]
     Watch(WatchFlags),
+    /// Answers HTTP/1.1 behind the proxies
+    #[command(hide = true)]
+    Endpoint(EndpointFlags),
+    /// New TLS connections for some time; prints their times
+    #[command(hide = true)]
+    Handshakes(HandshakeFlags),
+    /// Requests at a fixed rate; prints their times
+    #[command(hide = true)]
+    Pace(PaceFlags),
+    /// Opens connections and holds them
+    #[command(hide = true)]
+    Hold(HoldFlags),
+    /// Asks while the configuration changes; prints when, and what was lost
+    #[command(hide = true)]
+    Edits(EditFlags),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +93,12 @@ fn main() -> ExitCode {
         Command::Send(flags) => worker::send::run(flags),
         Command::Packets(flags) => packets::run(flags),
         Command::Watch(flags) => worker::watch::run(flags),
+        Command::Ingress(flags) => ingress::run(flags),
+        Command::Endpoint(flags) => worker::http::endpoint::run(flags),
+        Command::Handshakes(flags) => worker::http::handshakes::run(flags),
+        Command::Pace(flags) => worker::http::pace::run(flags),
+        Command::Hold(flags) => worker::http::hold::run(flags),
+        Command::Edits(flags) => worker::http::edits::run(flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -41,6 +41,12 @@ impl Report {
         Self { text, raw: raw.into_iter().collect() }
     }
 
+    /// Adds a line to the header.
+    pub(crate) fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
     /// Adds a table.
     pub(crate) fn table(&mut self, table: &Table) {
         self.text.push('\n');

@@ -22,13 +22,16 @@ use crate::stage::{Mode, Stage, Way};
 
 const TITLE: &str = "Service load balancing: Roadstead beside kube-proxy's rules for nftables and iptables";
 
+/// The programs whose versions a reader wants to know.
+const VERSIONS: [&str; 2] = ["nft", "iptables"];
+
 /// Runs all of it and writes the result.
 pub(crate) fn run(flags: &ServiceFlags) -> Result<()> {
     if let Some(lack) = roadstead_lab::lack() {
         bail!(lack);
     }
     let started = Instant::now();
-    let (plan, machine) = (Plan::of(flags), Machine::look());
+    let (plan, machine) = (Plan::of(flags), Machine::look(&VERSIONS.map(|program| (program.to_owned(), "--version"))));
     let mut report = Report::new(TITLE, &flags.command, &machine);
     let mut field = Field::build(&machine)?;
     let mut connections = connections::Results::default();

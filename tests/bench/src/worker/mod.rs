@@ -4,6 +4,7 @@
 //! runtime's would be part of it.
 
 pub(crate) mod connect;
+pub(crate) mod http;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod watch;

@@ -76,14 +76,19 @@ fn without_apt(packages: &[&str]) -> Result<bool> {
 
 /// Whether the heart of a Debian package is there without it. Libraries are left to the linker's own message.
 fn is_there(package: &str) -> bool {
-    let starts = |program: &str| process::output(program, &["--version"]).is_some();
+    let starts = |program: &str| process::starts(program, "--version");
     match package {
         "gcc" => starts("cc"),
         "make" => starts("make"),
         "iproute2" => starts("ip"),
         "nftables" => starts("nft"),
         "iptables" => starts("iptables"),
-        "util-linux" => starts("chrt"),
+        "util-linux" => starts("chrt") && starts("prlimit"),
+        "nginx" => process::starts("nginx", "-v"),
+        "haproxy" => process::starts("haproxy", "-v"),
+        "wrk" => process::starts("wrk", "-v"),
+        "nghttp2-client" => starts("h2load"),
+        "python3-pip" => process::answer("python3", &["-m", "pip", "--version"]).is_some(),
         "llvm-22-dev" => super::linker::llvm_prefix().join("bin/llvm-config").exists(),
         // The compiler is only asked for where none was found.
         "rustc-web" | "rust-web-src" | "cargo-web" => false,
