@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
 use roadstead_routes::{
-    Backend, BackendId, Compiled, Controller, Endpoints, Table, compile, endpoints_of, same_inputs,
+    Backend, BackendId, Compiled, Controller, Endpoints, Table, Target, compile, endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;
 
@@ -17,7 +17,7 @@ use crate::{
     certificates::{CertificateError, CertificateStore, Certificates},
     metrics::Metrics,
     record::log::AccessLog,
-    upstream::Pool,
+    upstream::{Needs, Pool},
 };
 
 /// One generation of routes with the pools that they lead to. A request takes it once and keeps it to its end.
@@ -133,6 +133,7 @@ impl Control {
 
     /// Pools are kept by the backend's name, so that a route that stays keeps its turn and its endpoints.
     fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+        let hashed = hashed_backends(table);
         for (index, backend) in table.backends().iter().enumerate() {
             let endpoints = endpoints_of(snapshot, backend, self.controller.node.as_deref()).unwrap_or_else(|error| {
                 let object =
@@ -141,13 +142,14 @@ impl Control {
                 problems.push(Problem { severity: Severity::Warning, place: None, object, field: None, reason });
                 Endpoints::default()
             });
-            self.pools.entry(backend.clone()).or_default().set(endpoints.usable().to_vec());
+            let pool = self.pools.entry(backend.clone()).or_insert_with(|| Arc::new(Pool::new(backend)));
+            pool.set(&endpoints, if hashed.contains(&index) { Needs::Ring } else { Needs::Nothing });
         }
     }
 
     fn swap(&mut self, table: &Table) {
-        let pools: Vec<_> =
-            table.backends().iter().map(|backend| self.pools.get(backend).cloned().unwrap_or_default()).collect();
+        let pool = |backend| self.pools.get(backend).cloned().unwrap_or_else(|| Arc::new(Pool::new(backend)));
+        let pools: Vec<_> = table.backends().iter().map(pool).collect();
         let used: BTreeSet<_> = table.backends().iter().collect();
         self.pools.retain(|backend, _| used.contains(backend));
         self.generations += 1;
@@ -187,4 +189,15 @@ impl Control {
         }
         Some(compiled.table.ingresses().iter().map(|name| (name.clone(), addresses.clone())).collect())
     }
+}
+
+/// The backends, by index, that some route chooses endpoints of by a hash.
+fn hashed_backends(table: &Table) -> HashSet<usize> {
+    let hashed = table.routes().iter().filter_map(|route| match (&route.target, &route.settings) {
+        (Target::Backend(id), settings) if settings.balance.hash_by.is_some() || settings.affinity.is_some() => {
+            Some(id.index())
+        }
+        _ => None,
+    });
+    hashed.collect()
 }

@@ -4,10 +4,7 @@ use std::{
     cell::RefCell,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -20,19 +17,18 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::edge::Place;
-
 thread_local! {
     /// The tunnels of this thread. They outlive the connection that hyper knows, so the drain asks here.
     static TUNNELS: RefCell<JoinSet<()>> = RefCell::new(JoinSet::new());
 }
 
-/// Copies between two streams once both have been upgraded, until neither has said anything for `silence`. The client keeps its place for as long as the tunnel is open.
-pub fn spawn(client: OnUpgrade, upstream: OnUpgrade, silence: Duration, place: Arc<Place>) {
+/// Copies between two streams once both have been upgraded, until neither has said anything for `silence`. What is
+/// `held`, such as the client's place among the connections, is kept for as long as the tunnel is open.
+pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence: Duration, held: H) {
     TUNNELS.with_borrow_mut(|tunnels| {
         while tunnels.try_join_next().is_some() {}
         tunnels.spawn(async move {
-            let _place = place;
+            let _held = held;
             let (client, upstream) = match tokio::try_join!(client, upstream) {
                 Ok(both) => both,
                 Err(error) => {

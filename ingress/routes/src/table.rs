@@ -120,6 +120,12 @@ impl Table {
         self.routes.iter().find(leads).map(|route| &route.ingress)
     }
 
+    /// Every route, in no order that means anything.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
     /// TLS hosts and their Secrets.
     #[must_use]
     pub fn certificates(&self) -> &CertificateIndex {

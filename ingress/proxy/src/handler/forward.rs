@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use hyper::{
@@ -13,20 +13,28 @@ use hyper::{
 };
 use roadstead_routes::Scheme;
 
-use super::Visit;
+use super::{
+    Visit,
+    balance::{selection, session_cookie},
+};
 use crate::{
     answer::{AnswerBody, forwarded, plain},
     edge::Place,
     fields::{Hsts, Upgrade, X_REQUEST_ID, to_client, to_upstream, wants_websocket},
     tunnel,
-    upstream::{Failure, Pool, RequestBody, Transport, UpstreamBody, send},
+    upstream::{Failure, RequestBody, Selection, Transport, UpstreamBody, send},
 };
 
 /// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
 pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
     let Some(pool) = visit.pool().cloned() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
-    match try_forward(visit, &pool, request).await {
-        Ok(response) => response,
+    let mut selection = selection(visit, &pool, &request);
+    match try_forward(visit, &mut selection, request).await {
+        Ok(response) => {
+            let cookie = session_cookie(visit, &selection);
+            visit.answer_fields.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+            response
+        }
         Err(failure) => {
             visit.live.metrics.failed(failure);
             plain(status_of(failure))
@@ -36,7 +44,7 @@ pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -
 
 async fn try_forward(
     visit: &mut Visit<'_>,
-    pool: &Pool,
+    selection: &mut Selection,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Failure> {
     let (mut parts, body) = request.into_parts();
@@ -50,7 +58,7 @@ async fn try_forward(
     let transport = Transport::default();
     let request = outgoing(parts, body);
     visit.record.body = request.body().progress();
-    let mut response = send(pool, &transport, request, &mut visit.record.trail).await?;
+    let mut response = send(selection, &transport, request, &mut visit.record.trail).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(client, response, &transport);
     }
@@ -114,7 +122,8 @@ fn switch(
     transport: &Transport,
 ) -> Result<Response<AnswerBody>, Failure> {
     let (client, place) = client.ok_or(Failure::Broken)?;
-    tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, place);
+    let held = (place, response.body_mut().take_in_use());
+    tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, held);
     to_client(response.headers_mut(), Hsts::Leave);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS);

@@ -6,6 +6,7 @@
 
 mod access;
 mod admit;
+mod balance;
 mod facts;
 mod forward;
 mod redirects;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::connection::Lease;
+use super::{connection::Lease, pool::InUse};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -114,13 +114,26 @@ pub struct UpstreamBody {
     /// The longest silence.
     patience: Duration,
     silence: Option<Pin<Box<Sleep>>>,
+    /// Counts the request at its endpoint.
+    in_use: Option<InUse>,
 }
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), patience, silence: None };
+        let mut body = Self { incoming, lease: Some(lease), patience, silence: None, in_use: None };
         body.release_at_end();
         body
+    }
+
+    /// Keeps a request counted at its endpoint until the body is dropped.
+    pub(super) fn holding(mut self, in_use: InUse) -> Self {
+        self.in_use = Some(in_use);
+        self
+    }
+
+    /// What [`UpstreamBody::holding`] was given: for a tunnel, which outlives the body.
+    pub(crate) fn take_in_use(&mut self) -> Option<InUse> {
+        self.in_use.take()
     }
 
     /// The server may never poll again once this body says that it is at its end.

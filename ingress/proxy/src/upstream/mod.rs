@@ -14,7 +14,9 @@ mod transport;
 
 pub use body::{Progress, RequestBody, UpstreamBody};
 pub use connection::sweep_idle;
-pub use pool::Pool;
-pub use send::{Failure, send};
+pub use pool::{Census, Needs, Pool};
+pub(crate) use pool::{Selection, Session};
+pub use send::Failure;
+pub(crate) use send::send;
 pub use trail::{Step, Trail};
 pub use transport::Transport;

@@ -1,14 +1,19 @@
-//! Sending one request: which endpoint, and which one next when it fails.
+//! Sending one request: which endpoint, and which one next when it fails, by nginx's rules.
+//!
+//! A request goes on to another endpoint for the causes that `proxy-next-upstream` names, as long as there are tries, time and
+//! endpoints left. One that an endpoint may have begun to work on goes on only if its method may be repeated or the route says
+//! so, and only if all of it can be sent again. Nothing is repeated once the head of an answer has been handed on.
 
-use http::{Request, Response};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use roadstead_routes::{Cause, Retries};
 
 use super::{
-    Pool, RequestBody, Trail, Transport, UpstreamBody,
-    attempt::{Reached, attempt, is_idempotent},
+    RequestBody, Selection, Trail, Transport, UpstreamBody,
+    attempt::{Attempt, Reached, attempt},
+    pool::Outcome,
 };
-
-/// nginx's proxy_next_upstream_tries, as ingress-nginx sets it.
-const MAX_ENDPOINTS: usize = 3;
 
 /// Why there is no answer to hand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,36 +32,83 @@ pub enum Failure {
     Client,
 }
 
-/// Sends the request to an endpoint of the pool; the answer's body streams.
+impl Failure {
+    /// nginx's word for it; `None` where no other endpoint would do better.
+    fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Connect | Self::Broken => Some(Cause::Error),
+            Self::ConnectTimeout | Self::Silent => Some(Cause::Timeout),
+            Self::NoEndpoint | Self::Client => None,
+        }
+    }
+}
+
+/// Sends the request to an endpoint; the answer's body streams, and counts as a request under way until it is dropped.
 ///
 /// # Errors
 /// [`Failure`] says which status the client gets.
-pub async fn send(
-    pool: &Pool,
+pub(crate) async fn send(
+    selection: &mut Selection,
     transport: &Transport,
     mut request: Request<RequestBody>,
     trail: &mut Trail,
 ) -> Result<Response<UpstreamBody>, Failure> {
-    let mut tried = Vec::new();
-    let mut failure = Failure::NoEndpoint;
-    while tried.len() < MAX_ENDPOINTS {
-        let Some(endpoint) = pool.pick(&tried) else { break };
-        tried.push(endpoint);
-        trail.begin(endpoint);
-        let attempt = attempt(endpoint, transport, request, trail).await;
-        failure = match attempt.result {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
-        };
-        match attempt.request {
-            Some(same) if may_repeat(failure, attempt.reached, &same) => request = same,
-            _ => break,
+    let mut budget = Budget::new(selection.settings().retries);
+    let mut in_use = selection.next().ok_or(Failure::NoEndpoint)?;
+    loop {
+        trail.begin(in_use.address());
+        let repeatable = budget.may_repeat(request.method());
+        let Attempt { result, request: same, reached } = attempt(in_use.address(), transport, request, trail).await;
+        selection.note(&mut in_use, outcome(&result));
+        let goes_on = (repeatable || reached == Reached::No) && budget.allows(&result);
+        let next = same.filter(|_| goes_on).and_then(|same| {
+            selection.leave(&in_use);
+            Some((same, selection.next()?))
+        });
+        match next {
+            Some(next) => (request, in_use) = next,
+            None => return result.map(|response| response.map(|body| body.holding(in_use))),
         }
     }
-    Err(failure)
 }
 
-/// An endpoint that was reached may have done what the request asks for; one that is slow will not be helped by another.
-fn may_repeat(failure: Failure, reached: Reached, request: &Request<RequestBody>) -> bool {
-    reached == Reached::No || (failure == Failure::Broken && is_idempotent(request.method()))
+fn outcome(result: &Result<Response<UpstreamBody>, Failure>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Answered,
+        Err(Failure::Connect | Failure::ConnectTimeout | Failure::Broken) => Outcome::Unreachable,
+        Err(Failure::Silent | Failure::Client | Failure::NoEndpoint) => Outcome::Unknown,
+    }
+}
+
+/// What is left of a request's tries.
+struct Budget {
+    rules: Retries,
+    made: u32,
+    /// Where the time is limited.
+    deadline: Option<Instant>,
+}
+
+impl Budget {
+    fn new(rules: Retries) -> Self {
+        let deadline = Some(rules.timeout).filter(|time| *time != Duration::ZERO);
+        Self { rules, made: 0, deadline: deadline.and_then(|time| Instant::now().checked_add(time)) }
+    }
+
+    /// Whether a request may be sent a second time when an endpoint may know of it. nginx counts these three as harmful, and
+    /// no other.
+    fn may_repeat(&self, method: &Method) -> bool {
+        self.rules.non_idempotent || !(matches!(*method, Method::POST | Method::PATCH) || method.as_str() == "LOCK")
+    }
+
+    /// Counts a try, and tells whether what it came to is worth another one.
+    fn allows(&mut self, result: &Result<Response<UpstreamBody>, Failure>) -> bool {
+        self.made += 1;
+        let cause = match result {
+            Ok(response) => Some(Cause::Status(response.status().as_u16())),
+            Err(failure) => failure.cause(),
+        };
+        cause.is_some_and(|cause| self.rules.causes.contain(cause))
+            && (self.rules.tries == 0 || self.made < self.rules.tries)
+            && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
 }
