@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
 use roadstead_routes::{
-    Backend, BackendId, Compiled, Controller, Endpoints, Table, Target, compile, endpoints_of, same_inputs,
+    Backend, BackendId, Compiled, Controller, Endpoints, Table, Target, compile_after, endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;
 
@@ -26,7 +26,7 @@ pub struct Generation {
     /// Counts up; no two generations of a process have the same.
     pub number: u64,
     /// The routes.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// By the backend's index.
     pools: Vec<Arc<Pool>>,
 }
@@ -122,12 +122,10 @@ impl Control {
     fn compiled(&mut self, snapshot: &Arc<Snapshot>) -> (Compiled, bool) {
         match self.applied.take() {
             Some((before, compiled)) if same_inputs(&before, snapshot, &self.controller) => (compiled, false),
-            Some((_, before)) => {
-                let compiled = compile(snapshot, &self.controller);
-                let changed = compiled.table != before.table;
-                (compiled, changed)
+            before => {
+                let before = before.as_ref().map(|(_, compiled)| compiled);
+                (compile_after(snapshot, &self.controller, before), true)
             }
-            None => (compile(snapshot, &self.controller), true),
         }
     }
 
@@ -147,13 +145,13 @@ impl Control {
         }
     }
 
-    fn swap(&mut self, table: &Table) {
+    fn swap(&mut self, table: &Arc<Table>) {
         let pool = |backend| self.pools.get(backend).cloned().unwrap_or_else(|| Arc::new(Pool::new(backend)));
         let pools: Vec<_> = table.backends().iter().map(pool).collect();
         let used: BTreeSet<_> = table.backends().iter().collect();
         self.pools.retain(|backend, _| used.contains(backend));
         self.generations += 1;
-        self.live.generation.store(Arc::new(Generation { number: self.generations, table: table.clone(), pools }));
+        self.live.generation.store(Arc::new(Generation { number: self.generations, table: Arc::clone(table), pools }));
         self.live.metrics.updated();
         let served: HashSet<_> = table.ingresses().iter().collect();
         self.live.metrics.routes.retain(|ingress| served.contains(ingress));

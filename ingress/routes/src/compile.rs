@@ -1,6 +1,9 @@
 //! From a snapshot to a table: the oldest Ingress wins a conflict, a bad part is left out and reported.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use roadstead_model::{
     Host, Ingress, IngressBackend, IngressRule, IngressTls, ObjectName, PathType, Problem, Snapshot,
@@ -11,7 +14,7 @@ use crate::{
     class::Claim,
     host::www_sibling,
     path::is_normal,
-    settings::{Options, Profile, annotation_warning, warning},
+    settings::{Known, Options, Profile, annotation_warning, warning},
     table::{Paths, RouteId, Sibling},
 };
 
@@ -19,38 +22,50 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
     /// The routes.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// Conflicts, settings without effect, parts that cannot be served.
     pub problems: Vec<Problem>,
+    known: Known,
 }
 
 /// Whether two snapshots give the same table: then only endpoints and Secrets need to be looked at.
 #[must_use]
 pub fn same_inputs(before: &Snapshot, after: &Snapshot, controller: &Controller) -> bool {
-    fn same<K: Ord, V>(
-        before: &std::collections::BTreeMap<K, Arc<V>>,
-        after: &std::collections::BTreeMap<K, Arc<V>>,
-    ) -> bool {
-        before.len() == after.len()
-            && before
-                .iter()
-                .zip(after)
-                .all(|((key, value), (other_key, other))| key == other_key && Arc::ptr_eq(value, other))
-    }
-    same(&before.ingresses, &after.ingresses)
-        && same(&before.ingress_classes, &after.ingress_classes)
+    same(&before.ingresses, &after.ingresses, Ingress::is_served_as)
+        && same(&before.ingress_classes, &after.ingress_classes, |class, other| class == other)
         && controller.config_map(before) == controller.config_map(after)
+}
+
+/// Whether two maps hold the same objects. Most are the same in memory, which costs one look.
+fn same<K: Ord, V>(
+    before: &BTreeMap<K, Arc<V>>,
+    after: &BTreeMap<K, Arc<V>>,
+    is_same: impl Fn(&V, &V) -> bool,
+) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|((key, value), (other_key, other))| {
+            key == other_key && (Arc::ptr_eq(value, other) || is_same(value, other))
+        })
 }
 
 /// Makes the table of the Ingresses that the controller claims.
 #[must_use]
 pub fn compile(snapshot: &Snapshot, controller: &Controller) -> Compiled {
+    compile_after(snapshot, controller, None)
+}
+
+/// As [`compile`], taking what stays the same from the compilation before.
+#[must_use]
+pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Option<&Compiled>) -> Compiled {
+    let before = before.map(|before| &before.known);
     let mut compiler = Compiler::default();
     let options = Options::read(controller.config_map(snapshot).map(Arc::as_ref), &mut compiler.problems);
+    let options = Known::options_of(before, options);
+    let mut known = Known::new(Arc::clone(&options));
     let mut ours = Vec::new();
     for ingress in snapshot.ingresses.values() {
         match controller.classes.claim(ingress, snapshot) {
-            Claim::Ours => ours.push(ingress.as_ref()),
+            Claim::Ours => ours.push(ingress),
             Claim::Theirs => {}
             Claim::Nobodys => compiler.problems.push(warning(
                 ingress,
@@ -62,14 +77,14 @@ pub fn compile(snapshot: &Snapshot, controller: &Controller) -> Compiled {
     ours.sort_by_key(|ingress| ingress.meta.age_order());
     for ingress in &ours {
         let profile = controller.profile(ingress, snapshot);
-        let settings = Settings::of_ingress(ingress, profile, &options, &mut compiler.problems);
-        compiler.add(ingress, &Arc::new(settings));
+        let settings = known.settings(before, ingress, profile, &mut compiler.problems);
+        compiler.add(ingress, &settings);
     }
-    compiler.table.options = Arc::new(options);
+    compiler.table.options = options;
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
     compiler.add_siblings();
-    Compiled { table: compiler.table, problems: compiler.problems }
+    Compiled { table: Arc::new(compiler.table), problems: compiler.problems, known }
 }
 
 #[derive(Default)]

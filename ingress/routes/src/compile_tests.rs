@@ -124,7 +124,14 @@ fn endpoints_and_services_are_no_input_of_the_table() {
     assert!(same_inputs(&snapshot, &after, &Controller::default()));
     fixture::class(&mut after, "edge", "roadstead.dev/ingress", false);
     assert!(!same_inputs(&snapshot, &after, &Controller::default()));
-    let mut replaced = snapshot.clone();
-    fixture::add(&mut replaced, fixture::ingress("default/web"));
-    assert!(!same_inputs(&snapshot, &replaced, &Controller::default()));
+    let replaced = |edit: fn(&mut Ingress)| {
+        let mut replaced = snapshot.clone();
+        let mut ingress = fixture::ingress("default/web");
+        edit(&mut ingress);
+        fixture::add(&mut replaced, ingress);
+        same_inputs(&snapshot, &replaced, &Controller::default())
+    };
+    assert!(replaced(|ingress| ingress.status.push("192.0.2.1".parse().unwrap())), "a status is what we write");
+    assert!(!replaced(|ingress| ingress.class = Some("edge".to_owned())));
+    assert!(!replaced(|ingress| ingress.rules.push(fixture::rule(None, &["P / web"]))));
 }

@@ -25,7 +25,7 @@ mod tls;
 mod fixture;
 
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
-pub use compile::{Compiled, compile, same_inputs};
+pub use compile::{Compiled, compile, compile_after, same_inputs};
 pub use controller::Controller;
 pub use endpoints::{Endpoints, EndpointsError, endpoints_of};
 pub use host::request_host;

@@ -5,7 +5,7 @@ use roadstead_model::Snapshot;
 use super::*;
 use crate::{Controller, compile, fixture, redirect};
 
-fn table(hosts: &[(Option<&str>, &[&str])]) -> Table {
+fn table(hosts: &[(Option<&str>, &[&str])]) -> Arc<Table> {
     let mut snapshot = Snapshot::default();
     let mut ingress = fixture::ingress("default/web");
     ingress.rules = hosts.iter().map(|(host, paths)| fixture::rule(*host, paths)).collect();

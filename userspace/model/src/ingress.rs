@@ -23,6 +23,19 @@ pub struct Ingress {
     pub status: Vec<IpAddr>,
 }
 
+impl Ingress {
+    /// Whether requests cannot tell this version from the other: all but the status is the same.
+    #[must_use]
+    pub fn is_served_as(&self, other: &Self) -> bool {
+        let Self { meta, class, default_backend, tls, rules, status: _ } = self;
+        *meta == other.meta
+            && *class == other.class
+            && *default_backend == other.default_backend
+            && *tls == other.tls
+            && *rules == other.rules
+    }
+}
+
 /// One entry of `spec.rules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressRule {

@@ -10,6 +10,7 @@ mod affinity;
 mod balance;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod known;
 mod log;
 mod reader;
 mod redirect;
@@ -21,6 +22,7 @@ use roadstead_model::{ConfigMap, Ingress, Problem};
 pub use access::{Access, Sources};
 pub use affinity::{Affinity, AffinityMode, SameSite, SessionCookie};
 pub use balance::{Balance, HashBy, Policy, Reach};
+pub(crate) use known::Known;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};

@@ -14,6 +14,11 @@ use crate::Template;
 /// Prefixes that address an Ingress controller's settings; ours goes before ingress-nginx's.
 const PREFIXES: [&str; 2] = ["roadstead.dev/", "nginx.ingress.kubernetes.io/"];
 
+/// Whether an annotation is for an Ingress controller at all.
+pub(super) fn is_setting(key: &str) -> bool {
+    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// One layer of settings: an Ingress's annotations, or a ConfigMap's data.
 pub(crate) struct Reader<'a> {
     kind: &'static str,
