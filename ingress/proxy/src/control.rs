@@ -12,12 +12,13 @@ use roadstead_routes::{
     Backend, BackendId, Compiled, Controller, Endpoints, Table, Target, compile_after, endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
 
 use crate::{
     certificates::{CertificateError, CertificateStore, Certificates},
     metrics::Metrics,
     record::log::AccessLog,
-    upstream::{Needs, Pool},
+    upstream::{Named, Needs, Pool},
 };
 
 /// One generation of routes with the pools that they lead to. A request takes it once and keeps it to its end.
@@ -66,6 +67,7 @@ pub struct Control {
     controller: Controller,
     store: CertificateStore,
     pools: HashMap<Backend, Arc<Pool>>,
+    names: watch::Sender<Arc<[Named]>>,
     generations: u64,
     applied: Option<(Arc<Snapshot>, Compiled)>,
     reported: BTreeSet<String>,
@@ -89,6 +91,7 @@ impl Control {
             controller,
             store,
             pools: HashMap::new(),
+            names: watch::Sender::new(Arc::from([])),
             generations: 0,
             applied: None,
             reported: BTreeSet::new(),
@@ -99,6 +102,12 @@ impl Control {
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
+    }
+
+    /// The external names that pools stand for, to be resolved ([`crate::upstream::keep_resolved`]).
+    #[must_use]
+    pub fn names(&self) -> watch::Receiver<Arc<[Named]>> {
+        self.names.subscribe()
     }
 
     /// Serves from a snapshot; one that is not synced changes nothing once something is served.
@@ -132,6 +141,7 @@ impl Control {
     /// Pools are kept by the backend's name, so that a route that stays keeps its turn and its endpoints.
     fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         let hashed = hashed_backends(table);
+        let mut names = Vec::new();
         for (index, backend) in table.backends().iter().enumerate() {
             let endpoints = endpoints_of(snapshot, backend, self.controller.node.as_deref()).unwrap_or_else(|error| {
                 let object =
@@ -141,13 +151,26 @@ impl Control {
                 Endpoints::default()
             });
             let pool = self.pools.entry(backend.clone()).or_insert_with(|| Arc::new(Pool::new(backend)));
-            pool.set(&endpoints, if hashed.contains(&index) { Needs::Ring } else { Needs::Nothing });
+            let needs = if hashed.contains(&index) { Needs::Ring } else { Needs::Nothing };
+            match endpoints.external {
+                // Until the name is resolved, the pool has what it had.
+                Some((host, port)) => names.push(Named { pool: Arc::clone(pool), host, port: port.get(), needs }),
+                None => pool.set(&endpoints, needs),
+            }
         }
+        self.names.send_if_modified(|before| {
+            let changed = !before.iter().eq(&names);
+            if changed {
+                *before = names.into();
+            }
+            changed
+        });
     }
 
     fn swap(&mut self, table: &Arc<Table>) {
         let pool = |backend| self.pools.get(backend).cloned().unwrap_or_else(|| Arc::new(Pool::new(backend)));
         let pools: Vec<_> = table.backends().iter().map(pool).collect();
+        self.live.metrics.pools.show(table.backends().iter().cloned().zip(pools.iter().cloned()).collect());
         let used: BTreeSet<_> = table.backends().iter().collect();
         self.pools.retain(|backend, _| used.contains(backend));
         self.generations += 1;

@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     server::Server,
     tls,
+    upstream::keep_resolved,
 };
 
 /// How long to wait for the first full snapshot before listening all the same: a request would get 404 until then.
@@ -33,6 +34,8 @@ pub fn run(flags: &RunFlags) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")?;
     let server = runtime.block_on(supervise(flags))?;
     server.join();
+    // A name that DNS does not answer for must not hold up the end.
+    runtime.shutdown_background();
     Ok(())
 }
 
@@ -49,6 +52,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     }
     let controller = Controller { node: flags.source.node_name().ok(), ..flags.classes.controller() };
     let mut control = Control::new(controller, metrics, tls::provider())?;
+    let resolving = tokio::spawn(keep_resolved(control.names()));
     let source = start(&flags.source).context("cannot read the manifests")?;
     let mut snapshots = source.snapshots();
     let synced = snapshots.wait_for(|snapshot| snapshot.synced);
@@ -67,6 +71,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     health.set_ready(true);
     follow(&mut control, &mut status, &mut snapshots, &shutdown).await;
     health.set_ready(false);
+    resolving.abort();
     source.stop().await;
     Ok(server)
 }

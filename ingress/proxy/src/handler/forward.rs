@@ -29,7 +29,9 @@ use crate::{
 pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
     let Some(pool) = visit.pool().cloned() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
     let mut selection = selection(visit, &pool, &request);
-    match try_forward(visit, &mut selection, request).await {
+    let outcome = try_forward(visit, &mut selection, request).await;
+    visit.live.metrics.retried(visit.record.trail.steps().count().saturating_sub(1));
+    match outcome {
         Ok(response) => {
             let cookie = session_cookie(visit, &selection);
             visit.answer_fields.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));

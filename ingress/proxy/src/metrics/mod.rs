@@ -2,8 +2,10 @@
 //! this code and by the configuration, never by traffic.
 
 mod histogram;
+mod pools;
 mod series;
 
+pub use pools::PoolGauges;
 pub use series::{Detail, RouteSeries};
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,6 +33,9 @@ pub struct Metrics {
     /// TLS handshakes that did not come to an end.
     pub handshake_failures: IntCounter,
     upstream_errors: IntCounterVec,
+    upstream_retries: IntCounter,
+    /// The endpoints of the routes in use.
+    pub pools: PoolGauges,
     /// The routes in use.
     pub generation: IntGauge,
     /// What is wrong with the configuration now.
@@ -73,6 +78,11 @@ impl Metrics {
             connections: IntGauge::new(name("client_connections"), "Open client connections.")?,
             handshake_failures: IntCounter::new(name("tls_handshake_failures_total"), "TLS handshakes that failed.")?,
             upstream_errors: counters("upstream_errors_total", "Requests without an endpoint's answer.", "cause")?,
+            upstream_retries: IntCounter::new(
+                name("upstream_retries_total"),
+                "Times that a request went on to another endpoint.",
+            )?,
+            pools: PoolGauges::new(options.detail)?,
             generation: IntGauge::new(name("config_generation"), "Counts up with every change of the routes.")?,
             problems: IntGaugeVec::new(
                 Opts::new(name("config_problems"), "What is wrong with the configuration now."),
@@ -89,6 +99,8 @@ impl Metrics {
         register(registry, &metrics.connections)?;
         register(registry, &metrics.handshake_failures)?;
         register(registry, &metrics.upstream_errors)?;
+        register(registry, &metrics.upstream_retries)?;
+        register(registry, &metrics.pools)?;
         register(registry, &metrics.generation)?;
         register(registry, &metrics.problems)?;
         register(registry, &metrics.routes)?;
@@ -122,6 +134,13 @@ impl Metrics {
         self.updates.successful.set(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.updates.at.set(i64::try_from(now).unwrap_or(i64::MAX));
+    }
+
+    /// Counts how often a request went on to another endpoint.
+    pub fn retried(&self, times: usize) {
+        if times > 0 {
+            self.upstream_retries.inc_by(times as u64);
+        }
     }
 
     /// Counts a request that no endpoint answered.

@@ -7,6 +7,7 @@
 mod attempt;
 mod body;
 mod connection;
+mod names;
 mod pool;
 mod send;
 mod trail;
@@ -14,6 +15,7 @@ mod transport;
 
 pub use body::{Progress, RequestBody, UpstreamBody};
 pub use connection::sweep_idle;
+pub use names::{Named, keep_resolved};
 pub use pool::{Census, Needs, Pool};
 pub(crate) use pool::{Selection, Session};
 pub use send::Failure;

@@ -10,6 +10,7 @@ mod endpoint;
 mod hardening;
 mod objects;
 mod policy;
+mod pools;
 mod proxy;
 mod routing;
 mod rules;
