@@ -119,14 +119,23 @@ impl CertificateStore {
     pub fn update(
         &mut self,
         index: &CertificateIndex,
+        default: Option<&ObjectName>,
         snapshot: &Snapshot,
         problems: &mut Vec<Problem>,
     ) -> Certificates {
         let mut certificates = self.none();
         let mut used = HashMap::new();
+        if let Some(name) = default {
+            // The operator's own word goes before any Ingress's.
+            let asker = Asker { kind: "Secret", name, field: None };
+            let pair = self.pair(name, &asker, snapshot, problems);
+            certificates.default = pair.clone().unwrap_or(certificates.default);
+            used.insert(name.clone(), pair);
+        }
         let mut pair = |store: &mut Self, entry: &CertificateRef| {
             let name = entry.secret.as_ref()?;
-            used.entry(name.clone()).or_insert_with(|| store.pair(name, entry, snapshot, problems)).clone()
+            let asker = Asker { kind: "Ingress", name: &entry.ingress, field: Some("spec.tls") };
+            used.entry(name.clone()).or_insert_with(|| store.pair(name, &asker, snapshot, problems)).clone()
         };
         let mut hosts: Vec<_> = index.hosts().collect();
         hosts.sort_by(|(host, _), (other, _)| host.cmp(other));
@@ -137,7 +146,9 @@ impl CertificateStore {
                 Host::Wildcard(rest) => certificates.wildcard.insert(rest, pair),
             };
         }
-        if let Some(pair) = index.default_certificate().and_then(|entry| pair(self, entry)) {
+        if default.is_none()
+            && let Some(pair) = index.default_certificate().and_then(|entry| pair(self, entry))
+        {
             certificates.default = pair;
         }
         self.known.retain(|name, _| used.contains_key(name));
@@ -147,14 +158,14 @@ impl CertificateStore {
     fn pair(
         &mut self,
         name: &ObjectName,
-        entry: &CertificateRef,
+        asker: &Asker<'_>,
         snapshot: &Snapshot,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<CertifiedKey>> {
         let Some(secret) = snapshot.secrets.get(name) else {
             self.known.remove(name);
             let reason = format!("secret {name} does not exist; the default certificate serves its hosts");
-            problems.push(problem("Ingress", &entry.ingress, Some("spec.tls"), reason));
+            problems.push(problem(asker.kind, asker.name, asker.field, reason));
             return None;
         };
         let known = self.read(name, secret);
@@ -182,6 +193,13 @@ impl CertificateStore {
         };
         self.known.entry(name.clone()).or_insert(now)
     }
+}
+
+/// Whose wish a Secret's pair is, to be named where it is not there.
+struct Asker<'a> {
+    kind: &'static str,
+    name: &'a ObjectName,
+    field: Option<&'static str>,
 }
 
 fn parse_pair(secret: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {

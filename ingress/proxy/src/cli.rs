@@ -3,7 +3,7 @@
 use std::{
     env, fmt,
     net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     process::ExitCode,
     str::FromStr,
 };
@@ -17,10 +17,12 @@ use roadstead_telemetry::TelemetryFlags;
 
 use crate::{
     control::Publish,
+    edge::{EdgeFlags, ProxyProtocol},
     metrics::{Detail, MetricsOptions},
     record::log::{AccessLog, LineStyle, LogTarget, LogWriter},
     route_command, run,
     server::ServerOptions,
+    trusted::Network,
 };
 
 /// Serves Kubernetes Ingress from a directory of YAML.
@@ -91,6 +93,12 @@ pub struct RunFlags {
     /// How finely metrics tell requests apart
     #[arg(long, value_name = "DETAIL", env = "ROADSTEAD_INGRESS_METRICS_DETAIL", value_enum, default_value_t)]
     pub metrics_detail: Detail,
+    /// Connections that one client has at once; more of them are closed. Trusted proxies have no such limit
+    #[arg(long, value_name = "N", env = "ROADSTEAD_INGRESS_MAX_CONNECTIONS_PER_CLIENT", default_value = "4096")]
+    pub max_connections_per_client: NonZeroU32,
+    /// Who is believed about clients and how TLS is answered.
+    #[command(flatten)]
+    pub edge: EdgeArguments,
     /// Write this address to the status of the Ingresses that are served (repeatable)
     #[arg(long, value_name = "IP", env = "ROADSTEAD_INGRESS_PUBLISH_ADDRESS", value_delimiter = ',')]
     pub publish_address: Vec<IpAddr>,
@@ -109,6 +117,7 @@ impl RunFlags {
             https: self.https.clone(),
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             max_connections: self.max_connections.get(),
+            max_connections_per_client: self.max_connections_per_client.get(),
         }
     }
 
@@ -148,6 +157,32 @@ fn log_target(text: &str) -> Result<LogTarget, String> {
         "stdout" | "-" => Ok(LogTarget::Stdout),
         "off" => Ok(LogTarget::Off),
         path => Ok(LogTarget::File(path.into())),
+    }
+}
+
+/// Flags of the edge.
+#[derive(Args, Debug)]
+pub struct EdgeArguments {
+    /// Believe what peers of this network say about clients, by the PROXY protocol or in X-Forwarded-* (repeatable)
+    #[arg(long, value_name = "CIDR", env = "ROADSTEAD_INGRESS_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
+    /// Every connection begins with a header of the PROXY protocol, version 1 or 2; only trusted proxies' are believed
+    #[arg(long, env = "ROADSTEAD_INGRESS_USE_PROXY_PROTOCOL")]
+    use_proxy_protocol: bool,
+    /// The Secret whose certificate serves hosts that have none of their own
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_DEFAULT_SSL_CERTIFICATE")]
+    default_ssl_certificate: Option<NamespacedName>,
+}
+
+impl EdgeArguments {
+    /// As the edge takes them.
+    #[must_use]
+    pub fn flags(&self) -> EdgeFlags {
+        EdgeFlags {
+            trusted: self.trusted_proxy.clone(),
+            proxy_protocol: if self.use_proxy_protocol { ProxyProtocol::Required } else { ProxyProtocol::Off },
+            default_certificate: self.default_ssl_certificate.as_ref().map(|name| name.0.clone()),
+        }
     }
 }
 

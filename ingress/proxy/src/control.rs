@@ -15,9 +15,11 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 
 use crate::{
-    certificates::{CertificateError, CertificateStore, Certificates},
+    certificates::{CertificateError, CertificateStore, Certificates, Resolver},
+    edge::{EdgeFlags, EdgePolicy},
     metrics::Metrics,
     record::log::AccessLog,
+    tls::{TlsChoice, TlsProfiles, TlsStore},
     upstream::{Named, Needs, Pool},
 };
 
@@ -30,6 +32,8 @@ pub struct Generation {
     pub table: Arc<Table>,
     /// By the backend's index.
     pools: Vec<Arc<Pool>>,
+    /// How TLS of its hosts ends here.
+    pub profiles: Arc<TlsProfiles>,
 }
 
 impl Generation {
@@ -37,6 +41,24 @@ impl Generation {
     #[must_use]
     pub fn pool(&self, id: BackendId) -> Option<&Arc<Pool>> {
         self.pools.get(id.index())
+    }
+
+    /// What becomes of a TLS connection whose client names this host, in lower case without a trailing dot, or none.
+    #[must_use]
+    pub fn tls(&self, name: Option<&str>) -> TlsChoice<'_> {
+        let options = self.table.options();
+        let Some(index) = self.table.tls_host(name) else {
+            let is_unknown = !name.is_some_and(|name| self.table.names(name));
+            if options.edge.reject_unknown_hosts && is_unknown {
+                return TlsChoice::None;
+            }
+            return self.profiles.plain().map_or(TlsChoice::None, TlsChoice::Terminate);
+        };
+        let passthrough = self.table.tls_hosts().get(index).and_then(|host| host.passthrough);
+        match passthrough.and_then(|backend| self.pool(backend)) {
+            Some(pool) => TlsChoice::PassThrough(pool),
+            None => self.profiles.of(index).map_or(TlsChoice::None, TlsChoice::Terminate),
+        }
     }
 }
 
@@ -46,6 +68,8 @@ pub struct Live {
     pub generation: ArcSwap<Generation>,
     /// The certificates.
     pub certificates: Arc<ArcSwap<Certificates>>,
+    /// What connections are served by.
+    pub edge: ArcSwap<EdgePolicy>,
     /// The counters.
     pub metrics: Metrics,
     /// The access log, where there is one.
@@ -66,6 +90,9 @@ pub struct Control {
     live: Arc<Live>,
     controller: Controller,
     store: CertificateStore,
+    edge: EdgeFlags,
+    tls: TlsStore,
+    profiles: Arc<TlsProfiles>,
     pools: HashMap<Backend, Arc<Pool>>,
     names: watch::Sender<Arc<[Named]>>,
     generations: u64,
@@ -83,19 +110,31 @@ impl Control {
         metrics: Metrics,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CertificateError> {
-        let store = CertificateStore::new(provider)?;
+        let store = CertificateStore::new(Arc::clone(&provider))?;
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
-        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, metrics, log: OnceLock::new() });
+        let tls = TlsStore::new(provider, Arc::new(Resolver(Arc::clone(&certificates))));
+        let edge = ArcSwap::from_pointee(EdgePolicy::default());
+        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, edge, metrics, log: OnceLock::new() });
         Ok(Self {
             live,
             controller,
             store,
+            edge: EdgeFlags::default(),
+            tls,
+            profiles: Arc::default(),
             pools: HashMap::new(),
             names: watch::Sender::new(Arc::from([])),
             generations: 0,
             applied: None,
             reported: BTreeSet::new(),
         })
+    }
+
+    /// Goes by what the command line says of the edge; before the first snapshot.
+    #[must_use]
+    pub fn with_edge(mut self, flags: EdgeFlags) -> Self {
+        self.edge = flags;
+        self
     }
 
     /// What is served; stays the same object over all snapshots.
@@ -119,13 +158,43 @@ impl Control {
         let mut problems = compiled.problems.clone();
         self.fill_pools(&compiled.table, snapshot, &mut problems);
         // Certificates first: a route may be asked for as soon as it is there, and then its host must have its own.
-        let certificates = self.store.update(compiled.table.certificates(), snapshot, &mut problems);
+        let certificates = self.store.update(
+            compiled.table.certificates(),
+            self.edge.default_certificate.as_ref(),
+            snapshot,
+            &mut problems,
+        );
         self.live.certificates.store(Arc::new(certificates));
-        if changed {
+        let guarded = self.set_edge(&compiled.table, snapshot, &mut problems);
+        if changed || guarded {
             self.swap(&compiled.table);
         }
         self.report(problems);
         self.applied = Some((Arc::clone(snapshot), compiled));
+    }
+
+    /// Makes what connections and handshakes go by; true where a handshake's answer changed, which is part of a generation.
+    fn set_edge(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) -> bool {
+        let options = table.options();
+        let policy = EdgePolicy::new(&self.edge, options);
+        let config_map = self.controller.config_map(snapshot).map(|config_map| &config_map.meta.name);
+        problems.extend(policy.problems(options, config_map));
+        if **self.live.edge.load() != policy {
+            self.live.edge.store(Arc::new(policy));
+        }
+        match self.tls.update(table, snapshot, problems) {
+            Ok(profiles) if *self.profiles != profiles => {
+                self.profiles = Arc::new(profiles);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                // Profiles go by a host's place in the table, so those of another table must not be kept.
+                tracing::error!(%error, "cannot set up TLS, no handshake is answered");
+                self.profiles = Arc::default();
+                true
+            }
+        }
     }
 
     fn compiled(&mut self, snapshot: &Arc<Snapshot>) -> (Compiled, bool) {
@@ -174,7 +243,12 @@ impl Control {
         let used: BTreeSet<_> = table.backends().iter().collect();
         self.pools.retain(|backend, _| used.contains(backend));
         self.generations += 1;
-        self.live.generation.store(Arc::new(Generation { number: self.generations, table: Arc::clone(table), pools }));
+        self.live.generation.store(Arc::new(Generation {
+            number: self.generations,
+            table: Arc::clone(table),
+            pools,
+            profiles: Arc::clone(&self.profiles),
+        }));
         self.live.metrics.updated();
         let served: HashSet<_> = table.ingresses().iter().collect();
         self.live.metrics.routes.retain(|ingress| served.contains(ingress));

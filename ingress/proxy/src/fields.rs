@@ -31,10 +31,9 @@ static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
 /// What names this proxy in `Server`.
 pub const SERVER_NAME: HeaderValue = HeaderValue::from_static("roadstead");
-const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// Where a request came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The client's address, an IPv4 one never as IPv6.
     pub peer: IpAddr,
@@ -47,7 +46,6 @@ pub struct Origin {
 /// Turns a client's fields into those that an endpoint gets.
 pub fn to_upstream(headers: &mut HeaderMap, origin: &Origin, host: &HeaderValue, upgrade: Upgrade) {
     remove_hop_by_hop(headers);
-    remove_underscored(headers);
     headers.remove(&PROXY);
     headers.remove(&FORWARDED);
     join_cookies(headers);
@@ -80,8 +78,10 @@ pub fn to_client(headers: &mut HeaderMap, hsts: Hsts) {
     let upgrade = headers.remove(UPGRADE);
     remove_hop_by_hop(headers);
     headers.insert(SERVER, SERVER_NAME);
-    if hsts == Hsts::Send && !headers.contains_key(STRICT_TRANSPORT_SECURITY) {
-        headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    if let Hsts::Send(value) = hsts
+        && !headers.contains_key(STRICT_TRANSPORT_SECURITY)
+    {
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
     // Only an accepted upgrade needs it; the caller checks the status.
     if let Some(protocol) = upgrade {
@@ -110,11 +110,11 @@ pub(crate) fn is_websocket(value: &[u8]) -> bool {
 }
 
 /// Whether Strict-Transport-Security is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hsts {
-    /// It is, unless the endpoint set its own.
-    Send,
-    /// Plain HTTP, or a host without a certificate of its own.
+    /// It is, with this value, unless the endpoint set its own.
+    Send(HeaderValue),
+    /// Plain HTTP, a host without a certificate of its own, or nobody wants it.
     Leave,
 }
 
@@ -143,17 +143,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn is_end_to_end(name: &HeaderName) -> bool {
-    *name == HOST || *name == COOKIE || name.as_str().starts_with("content-") || name.as_str() == "authorization"
-}
-
-/// nginx drops such names: CGI cannot tell `a_b` from `a-b`.
-fn remove_underscored(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| name.as_str().contains('_')) {
-        let named: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
+    *name == HOST
+        || *name == COOKIE
+        || name.as_str().starts_with("content-")
+        || name.as_str().starts_with("ssl-client-")
+        || name.as_str() == "authorization"
 }
 
 /// RFC 9113, section 8.2.3: HTTP/2 may send a cookie in pieces, HTTP/1.1 may not.
@@ -238,17 +232,17 @@ mod tests {
     fn what_is_meant_for_this_hop_stays_here() {
         check(
             &[
-                ("Connection", "close, X-Secret, Host, Cookie"),
+                ("Connection", "close, X-Secret, Host, Cookie, Ssl-Client-Verify"),
                 ("X-Secret", "s"),
                 ("Keep-Alive", "5"),
                 ("Proxy-Connection", "x"),
                 ("Proxy", "evil"),
                 ("TE", "trailers"),
                 ("Upgrade", "h2c"),
-                ("X_Forwarded_For", "1.1.1.1"),
                 ("Cookie", "a=b"),
                 ("Cookie", "c=d"),
                 ("Accept", "x"),
+                ("Ssl-Client-Verify", "SUCCESS"),
             ],
             &[
                 ("connection", None),
@@ -258,9 +252,9 @@ mod tests {
                 ("proxy", None),
                 ("te", None),
                 ("upgrade", None),
-                ("x_forwarded_for", None),
                 ("cookie", Some("a=b; c=d")),
                 ("accept", Some("x")),
+                ("ssl-client-verify", Some("SUCCESS")),
             ],
         );
     }
@@ -268,7 +262,7 @@ mod tests {
     #[test]
     fn answers_get_our_name_and_hsts() {
         let mut headers = map(&[("Server", "backend"), ("Connection", "close"), ("Keep-Alive", "5")]);
-        to_client(&mut headers, Hsts::Send);
+        to_client(&mut headers, Hsts::Send(HeaderValue::from_static("max-age=1")));
         assert_eq!(headers.get(SERVER), Some(&SERVER_NAME));
         assert!(headers.contains_key(STRICT_TRANSPORT_SECURITY));
         assert!(!headers.contains_key(CONNECTION) && !headers.contains_key(&KEEP_ALIVE));

@@ -51,7 +51,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
             .with_context(|| format!("cannot serve metrics on {address}"))?;
     }
     let controller = Controller { node: flags.source.node_name().ok(), ..flags.classes.controller() };
-    let mut control = Control::new(controller, metrics, tls::provider())?;
+    let mut control = Control::new(controller, metrics, tls::provider())?.with_edge(flags.edge.flags());
     let resolving = tokio::spawn(keep_resolved(control.names()));
     let source = start(&flags.source).context("cannot read the manifests")?;
     let mut snapshots = source.snapshots();

@@ -15,9 +15,13 @@ use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
 
-use crate::{certificates::Resolver, control::Live, edge::Edge, listen, tls, tunnel, upstream::sweep_idle};
+use crate::{
+    control::Live,
+    edge::{Clients, Edge, Transport},
+    listen, tunnel,
+    upstream::sweep_idle,
+};
 
 /// How long requests may take to end after the signal; Kubernetes kills 30 seconds after it.
 const DRAIN_TIME: Duration = Duration::from_secs(20);
@@ -34,6 +38,8 @@ pub struct ServerOptions {
     pub threads: usize,
     /// Connections that each address takes at once.
     pub max_connections: usize,
+    /// Connections that each client has at once, over all addresses.
+    pub max_connections_per_client: u32,
 }
 
 /// A running server.
@@ -53,20 +59,24 @@ impl Server {
     /// # Errors
     /// An address cannot be bound, or a thread or runtime cannot be made.
     pub fn start(options: &ServerOptions, live: &Arc<Live>, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let resolver = Arc::new(Resolver(Arc::clone(&live.certificates)));
-        let config = tls::server_config(tls::provider(), resolver).context("cannot set up TLS")?;
-        let acceptor = TlsAcceptor::from(config);
+        let clients = Clients::new(options.max_connections_per_client);
         let threads = options.threads.max(1);
         let mut server = Self { http: Vec::new(), https: Vec::new(), threads: Vec::new() };
         let mut shares: Vec<Listeners> = (0..threads).map(|_| Vec::new()).collect();
-        let plain = options.http.iter().map(|address| (address, None));
-        let secure = options.https.iter().map(|address| (address, Some(acceptor.clone())));
-        for (address, tls) in plain.chain(secure) {
+        let plain = options.http.iter().map(|address| (address, Transport::Plain));
+        let secure = options.https.iter().map(|address| (address, Transport::Tls));
+        for (address, transport) in plain.chain(secure) {
             let listeners = listen::bind(*address, threads)?;
-            let bound = if tls.is_some() { &mut server.https } else { &mut server.http };
+            let bound = if transport == Transport::Tls { &mut server.https } else { &mut server.http };
             bound.extend(listeners.first().and_then(|listener| listener.local_addr().ok()));
             let slots = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-            let edge = Arc::new(Edge { live: Arc::clone(live), tls, slots, shutdown: shutdown.clone() });
+            let edge = Arc::new(Edge {
+                live: Arc::clone(live),
+                transport,
+                slots,
+                clients: Arc::clone(&clients),
+                shutdown: shutdown.clone(),
+            });
             for (share, listener) in shares.iter_mut().zip(listeners) {
                 share.push((listener, Arc::clone(&edge)));
             }

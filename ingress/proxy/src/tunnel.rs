@@ -44,7 +44,7 @@ pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence:
 }
 
 /// Copies both ways until both sides have ended, or nothing has moved in either direction for `silence`.
-async fn carry<C, U>(client: C, mut upstream: U, silence: Duration) -> io::Result<()>
+pub(crate) async fn carry<C, U>(client: C, mut upstream: U, silence: Duration) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,

@@ -16,6 +16,7 @@ use crate::{
     path::is_normal,
     settings::{Known, Options, Profile, annotation_warning, warning},
     table::{Paths, RouteId, Sibling},
+    tls::HostTls,
 };
 
 /// A table, and what was left out of it.
@@ -62,6 +63,7 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
     let options = Options::read(controller.config_map(snapshot).map(Arc::as_ref), &mut compiler.problems);
     let options = Known::options_of(before, options);
     let mut known = Known::new(Arc::clone(&options));
+    compiler.table.options = Arc::clone(&options);
     let mut ours = Vec::new();
     for ingress in snapshot.ingresses.values() {
         match controller.classes.claim(ingress, snapshot) {
@@ -80,7 +82,6 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         let settings = known.settings(before, ingress, profile, &mut compiler.problems);
         compiler.add(ingress, &settings);
     }
-    compiler.table.options = options;
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
     compiler.add_siblings();
@@ -135,6 +136,7 @@ impl<'a> Compiler<'a> {
         }
         let id = self.route(ingress, settings, None, None, (field, backend));
         self.table.catch_all = Some(id);
+        self.claim_host(ingress, settings, None);
     }
 
     fn add_rule(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>, index: usize, rule: &IngressRule) {
@@ -165,6 +167,49 @@ impl<'a> Compiler<'a> {
                     self.lost(ingress, field, &what, older);
                 }
             }
+        }
+        self.claim_host(ingress, settings, rule.host.as_ref());
+    }
+
+    /// What the Ingress asks of TLS holds for all of a host, so the host's entry is made by whoever asks first.
+    fn claim_host(&mut self, ingress: &Ingress, settings: &Settings, host: Option<&Host>) {
+        let options = Arc::clone(&self.table.options);
+        let (asked, defaults) = (&settings.tls, &options.defaults.tls);
+        if asked == defaults {
+            return;
+        }
+        let next = self.table.tls_hosts.len();
+        let index = *self.paths(host).tls.get_or_insert(next);
+        let passthrough = asked.passthrough.then(|| self.root_backend(ingress, host)).flatten();
+        if index == next {
+            self.table.tls_hosts.push(HostTls::new(host.cloned(), defaults));
+        }
+        let Some(entry) = self.table.tls_hosts.get_mut(index) else { return };
+        let name = host.map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
+        if let Err(owner) = entry.merge(&ingress.meta.name, asked, defaults) {
+            let reason = format!("client certificates of {name} are already asked for by Ingress {owner}");
+            self.problems.push(annotation_warning(ingress, "auth-tls-secret", reason));
+        }
+        if !asked.passthrough {
+            return;
+        }
+        match passthrough {
+            Some(backend) => entry.passthrough = entry.passthrough.or(Some(backend)),
+            None => {
+                let reason =
+                    format!("needs a Service at path / of {name} that no older Ingress serves; not passed through");
+                self.problems.push(annotation_warning(ingress, "ssl-passthrough", reason));
+            }
+        }
+    }
+
+    /// Where the Ingress leads a host's path `/`, as in ingress-nginx the one that a whole connection goes to.
+    fn root_backend(&mut self, ingress: &Ingress, host: Option<&Host>) -> Option<BackendId> {
+        let id = self.paths(host).find(b"/")?;
+        let route = self.table.routes.get(id).filter(|route| route.ingress == ingress.meta.name)?;
+        match &route.target {
+            Target::Backend(backend) => Some(*backend),
+            Target::Resource { .. } => None,
         }
     }
 

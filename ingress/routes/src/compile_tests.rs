@@ -135,3 +135,79 @@ fn endpoints_and_services_are_no_input_of_the_table() {
     assert!(!replaced(|ingress| ingress.class = Some("edge".to_owned())));
     assert!(!replaced(|ingress| ingress.rules.push(fixture::rule(None, &["P / web"]))));
 }
+
+/// What an Ingress's annotations ask of TLS, host by host.
+#[test]
+fn the_oldest_ingress_that_asks_decides_about_tls_of_a_host() {
+    let mut snapshot = Snapshot::default();
+    let secret = "nginx.ingress.kubernetes.io/auth-tls-secret";
+    for (name, created, key, value) in [
+        ("default/plain", 10, "example.com/none", ""),
+        ("default/first", 20, secret, "ca"),
+        ("default/second", 30, secret, "other"),
+        ("default/third", 40, "roadstead.dev/ssl-protocols", "TLSv1.3"),
+    ] {
+        let mut ingress = fixture::ingress(name);
+        ingress.meta.created = Some(created);
+        ingress.meta.annotations.insert(key.to_owned(), value.to_owned());
+        ingress.rules.push(fixture::rule(Some("a.example"), &[&format!("P /{created} web")]));
+        fixture::add(&mut snapshot, ingress);
+    }
+    let mut other = fixture::ingress("default/other");
+    other.rules.push(fixture::rule(Some("b.example"), &["P / web"]));
+    fixture::add(&mut snapshot, other);
+    let table = compile(&snapshot, &Controller::default()).table;
+    let [host] = table.tls_hosts() else { panic!("{:?}", table.tls_hosts()) };
+    assert_eq!(host.auth_ingress, Some(ObjectName::new("default", "first")));
+    assert_eq!(host.versions, crate::Versions::Only13);
+    assert!(table.has_client_auth());
+    assert_eq!(table.tls_host(Some("a.example")), Some(0));
+    assert_eq!((table.tls_host(Some("b.example")), table.tls_host(None)), (None, None));
+    let found = problems(&snapshot);
+    let lost = "client certificates of host a.example are already asked for by Ingress default/first";
+    assert!(found.iter().any(|text| text.contains("default/second") && text.ends_with(lost)), "{found:?}");
+}
+
+#[test]
+fn hosts_without_a_name_of_their_own_can_ask_for_certificates_too() {
+    let mut snapshot = Snapshot::default();
+    let mut ingress = fixture::ingress("default/all");
+    ingress.default_backend = Some(fixture::backend("web"));
+    ingress.meta.annotations.insert("nginx.ingress.kubernetes.io/auth-tls-secret".to_owned(), "ca".to_owned());
+    fixture::add(&mut snapshot, ingress);
+    let mut named = fixture::ingress("default/named");
+    named.rules.push(fixture::rule(Some("*.a.example"), &["P / web"]));
+    fixture::add(&mut snapshot, named);
+    let table = compile(&snapshot, &Controller::default()).table;
+    assert_eq!((table.tls_host(None), table.tls_host(Some("unknown.example"))), (Some(0), Some(0)));
+    assert_eq!(table.tls_host(Some("x.a.example")), None);
+}
+
+#[test]
+fn passthrough_goes_where_the_root_goes_and_voids_the_rest() {
+    let mut snapshot = Snapshot::default();
+    for (name, created, path) in
+        [("default/old", 10, "P /api web"), ("default/pass", 20, "P / tls"), ("default/late", 30, "P / x")]
+    {
+        let mut ingress = fixture::ingress(name);
+        ingress.meta.created = Some(created);
+        if created > 10 {
+            let annotations = &mut ingress.meta.annotations;
+            annotations.insert("nginx.ingress.kubernetes.io/ssl-passthrough".to_owned(), "true".to_owned());
+            annotations.insert("nginx.ingress.kubernetes.io/ssl-redirect".to_owned(), "false".to_owned());
+            annotations.insert("nginx.ingress.kubernetes.io/auth-tls-secret".to_owned(), "ca".to_owned());
+        }
+        ingress.rules.push(fixture::rule(Some("a.example"), &[path]));
+        fixture::add(&mut snapshot, ingress);
+    }
+    let table = compile(&snapshot, &Controller::default()).table;
+    let [host] = table.tls_hosts() else { panic!("{:?}", table.tls_hosts()) };
+    let backend = host.passthrough.and_then(|id| table.backend(id)).expect("a backend");
+    assert_eq!((backend.service.name.to_string().as_str(), &host.client_auth), ("tls", &None));
+    let found = problems(&snapshot);
+    let voids =
+        "metadata.annotations[nginx.ingress.kubernetes.io/ssl-passthrough]: voids all other annotations of the Ingress";
+    assert!(found.iter().any(|text| text.contains("default/pass") && text.ends_with(voids)), "{found:?}");
+    let lost = "needs a Service at path / of host a.example that no older Ingress serves; not passed through";
+    assert!(found.iter().any(|text| text.contains("default/late") && text.ends_with(lost)), "{found:?}");
+}

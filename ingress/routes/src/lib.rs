@@ -42,4 +42,4 @@ pub use settings::{
 };
 pub use table::{Backend, BackendId, Route, Table, Target};
 pub use template::{Facts, Template, TemplateError, Variable, fuzz_template};
-pub use tls::{CertificateIndex, CertificateRef};
+pub use tls::{CertificateIndex, CertificateRef, HostTls};

@@ -4,7 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
-use crate::{Options, Profile, Reach, Settings, host::wildcard_key, tls::CertificateIndex};
+use crate::{
+    Options, Profile, Reach, Settings,
+    host::wildcard_key,
+    tls::{CertificateIndex, HostTls},
+};
 
 /// An immutable generation of routes. It holds names of Services, never endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub struct Table {
     pub(crate) certificates: CertificateIndex,
     pub(crate) ingresses: Vec<ObjectName>,
     pub(crate) options: Arc<Options>,
+    pub(crate) tls_hosts: Vec<HostTls>,
 }
 
 /// A host with or without `www.` that is sent to the host that is served.
@@ -144,6 +149,41 @@ impl Table {
         &self.options
     }
 
+    /// Hosts that ask for more of TLS than a certificate; [`Table::tls_host`] gives an index into this slice.
+    #[must_use]
+    pub fn tls_hosts(&self) -> &[HostTls] {
+        &self.tls_hosts
+    }
+
+    /// What a host asks of TLS, by index; `None` where it asks for nothing special. The host is in lower case without a
+    /// trailing dot, and none where the client has named none.
+    #[must_use]
+    pub fn tls_host(&self, host: Option<&str>) -> Option<usize> {
+        if self.tls_hosts.is_empty() {
+            return None;
+        }
+        match host.and_then(|host| self.named(host)) {
+            Some(paths) => paths.tls,
+            None => self.any.as_ref()?.tls,
+        }
+    }
+
+    /// Whether any host asks for client certificates.
+    #[must_use]
+    pub fn has_client_auth(&self) -> bool {
+        self.tls_hosts.iter().any(|host| host.client_auth.is_some())
+    }
+
+    /// Whether a rule or a TLS entry names a host.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        self.named(host).is_some() || self.certificates.lookup(host).is_some()
+    }
+
+    fn named(&self, host: &str) -> Option<&Paths> {
+        self.exact.get(host).or_else(|| self.wildcard.get(wildcard_key(host)?))
+    }
+
     /// What takes a normalised path; the host is chosen before the path, and never left for another one.
     pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<Found<'_>> {
         let paths = match self.exact.get(host) {
@@ -196,6 +236,8 @@ pub(crate) struct Paths {
     pub(crate) app_root: Option<RouteId>,
     /// Paths of class `nginx` that end in a slash, written without it.
     slashed: HashMap<Vec<u8>, RouteId>,
+    /// Index into the table's hosts with TLS of their own.
+    pub(crate) tls: Option<usize>,
 }
 
 /// `/foo` and `/foo/` mean the same elements. Where a host has both, the request's own form decides, as in nginx.
@@ -254,7 +296,7 @@ impl Paths {
     }
 
     /// The longest path that matches; on a tie Exact goes before Prefix, and Prefix before a raw prefix.
-    fn find(&self, path: &[u8]) -> Option<RouteId> {
+    pub(crate) fn find(&self, path: &[u8]) -> Option<RouteId> {
         if let Some(id) = self.exact.get(path) {
             return Some(*id);
         }

@@ -1,10 +1,61 @@
-//! Which Secret's certificate serves a host: exact name, then wildcard, then the default.
+//! TLS by host: which Secret's certificate serves it (exact name, then wildcard, then the default), and what its Ingresses ask
+//! for beyond a certificate.
 
 use std::collections::HashMap;
 
 use roadstead_model::{Host, ObjectName};
 
-use crate::host::wildcard_key;
+use crate::{BackendId, CipherOrder, ClientAuth, TlsSettings, Versions, host::wildcard_key};
+
+/// A host whose Ingresses ask for more than a certificate. The oldest that asks for a thing decides about it, for all paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTls {
+    /// The host; `None` for every host that no rule names.
+    pub host: Option<Host>,
+    /// Versions that are spoken.
+    pub versions: Versions,
+    /// Whose order of ciphers decides.
+    pub cipher_order: CipherOrder,
+    /// What is asked of clients.
+    pub client_auth: Option<ClientAuth>,
+    /// The Ingress that asks it.
+    pub auth_ingress: Option<ObjectName>,
+    /// Where connections are passed through to, instead of all that.
+    pub passthrough: Option<BackendId>,
+}
+
+impl HostTls {
+    /// A host that has what all have.
+    pub(crate) fn new(host: Option<Host>, defaults: &TlsSettings) -> Self {
+        let TlsSettings { versions, cipher_order, .. } = *defaults;
+        Self { host, versions, cipher_order, client_auth: None, auth_ingress: None, passthrough: None }
+    }
+
+    /// Takes from a younger Ingress what no older one has decided; `Err` names the one that stands in the way.
+    pub(crate) fn merge(
+        &mut self,
+        ingress: &ObjectName,
+        settings: &TlsSettings,
+        defaults: &TlsSettings,
+    ) -> Result<(), ObjectName> {
+        if self.versions == defaults.versions {
+            self.versions = settings.versions;
+        }
+        if self.cipher_order == defaults.cipher_order {
+            self.cipher_order = settings.cipher_order;
+        }
+        let Some(asked) = &settings.client_auth else { return Ok(()) };
+        match (&self.client_auth, &self.auth_ingress) {
+            (Some(decided), Some(owner)) if decided != asked => Err(owner.clone()),
+            (Some(_), _) => Ok(()),
+            (None, _) => {
+                self.client_auth = Some(asked.clone());
+                self.auth_ingress = Some(ingress.clone());
+                Ok(())
+            }
+        }
+    }
+}
 
 /// What `spec.tls` says about a host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use crate::{
     answer::{AnswerBody, forwarded, plain},
     edge::Place,
     fields::{Hsts, Upgrade, X_REQUEST_ID, to_client, to_upstream, wants_websocket},
+    forwarded::Forwarded,
     tunnel,
     upstream::{Failure, RequestBody, Selection, Transport, UpstreamBody, send},
 };
@@ -56,6 +57,9 @@ async fn try_forward(
         parts.headers.entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
     }
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
+    if let Some(believed) = parts.extensions.remove::<Forwarded>() {
+        believed.apply(&mut parts.headers);
+    }
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
     let transport = Transport::default();
     let request = outgoing(parts, body);
@@ -71,8 +75,10 @@ async fn try_forward(
 }
 
 fn hsts(visit: &Visit<'_>) -> Hsts {
-    let certified = || visit.live.certificates.load().has_own(visit.authority());
-    if visit.origin.scheme == Scheme::Https && certified() { Hsts::Send } else { Hsts::Leave }
+    if visit.origin.scheme != Scheme::Https || !visit.live.certificates.load().has_own(visit.authority()) {
+        return Hsts::Leave;
+    }
+    visit.live.edge.load().hsts.clone().map_or(Hsts::Leave, Hsts::Send)
 }
 
 fn status_of(failure: Failure) -> StatusCode {

@@ -9,6 +9,7 @@ mod admit;
 mod balance;
 mod facts;
 mod forward;
+mod host_tls;
 mod redirects;
 mod stages;
 mod visit;
@@ -24,7 +25,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION, uri::PathAndQuery};
 use hyper::body::Incoming;
-use roadstead_routes::{Outcome, route};
+use roadstead_routes::{Outcome, Scheme, route};
 
 use crate::{
     answer::{AnswerBody, plain, redirect},
@@ -69,10 +70,15 @@ async fn answer(
     origin: &Origin,
     record: &mut Record,
     Admitted { host }: Admitted,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let generation = live.generation.load_full();
     record.keep(&generation.table.options().log, request.headers());
+    let mut refusal =
+        host_tls::enforce(&generation, origin, host.to_str().unwrap_or_default(), &mut request).break_value();
+    if let Some(refusal) = refusal.take_if(|_| origin.scheme == Scheme::Https) {
+        return refusal;
+    }
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = host.to_str().unwrap_or_default();
     let (route, backend) = match route(&generation.table, origin.scheme, authority, target) {
@@ -92,6 +98,7 @@ async fn answer(
         route,
         backend,
         host,
+        refusal,
         answer_fields: Vec::new(),
         made_request_id: OnceLock::new(),
     };

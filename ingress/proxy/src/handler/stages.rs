@@ -30,6 +30,9 @@ pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) ->
 async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
     // 1. Redirects of the Ingress.
     redirects(visit, request)?;
+    if let Some(refusal) = visit.refusal.take() {
+        return ControlFlow::Break(refusal);
+    }
     // 2. Who may come: source ranges, authentication.
     who(visit)?;
     // 3. How often: limits.

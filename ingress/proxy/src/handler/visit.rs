@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Response};
 use roadstead_routes::{BackendId, Route, Settings};
 
 use crate::{
+    answer::AnswerBody,
     control::{Generation, Live},
     fields::Origin,
     record::Record,
@@ -28,6 +29,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) backend: BackendId,
     /// The authority that it is for, as the client wrote it.
     pub(crate) host: HeaderValue,
+    /// What a client in the clear gets in place of an answer, unless the Ingress sends it to https.
+    pub(crate) refusal: Option<Response<AnswerBody>>,
     /// Fields that stages add to whatever answer the client gets.
     pub(crate) answer_fields: Vec<(HeaderName, HeaderValue)>,
     /// Made for a request that brings none, once somebody asks.

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::{MAX_HEAD_BYTES, MAX_HEADERS};
+use super::MAX_HEADERS;
 use crate::fields::is_websocket;
 
 /// Why a request is answered without being looked at further.
@@ -63,14 +63,11 @@ pub fn end_of_head(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal> 
     Ok(None)
 }
 
-/// Judges a complete head, the empty line included.
+/// Judges a complete head, the empty line included. Its size is the guard's matter.
 ///
 /// # Errors
 /// The status to answer with, and why.
 pub fn check_head(head: &[u8]) -> Result<Framing, Refusal> {
-    if head.len() > MAX_HEAD_BYTES {
-        return Err(Refusal::new(431, "head too large"));
-    }
     let lines = head.strip_suffix(b"\r\n\r\n").ok_or(bad("head has no end"))?;
     let mut lines = Lines { rest: Some(lines) };
     let request = RequestLine::parse(lines.next().ok_or(bad("no request line"))??)?;

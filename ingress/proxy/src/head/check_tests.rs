@@ -116,11 +116,9 @@ fn lines_are_strict() {
 }
 
 #[test]
-fn size_and_number_are_bounded() {
+fn the_number_of_fields_is_bounded() {
     let many = "X: y\r\n".repeat(MAX_HEADERS);
     check(431, &[&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")]);
-    let long = "x".repeat(MAX_HEAD_BYTES);
-    check(431, &[&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n")]);
 }
 
 #[test]

@@ -19,10 +19,10 @@ use bytes::{Buf, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
-use super::{Chunked, Framing, Length, MAX_HEAD_BYTES, Refusal, check_head, end_of_head};
+use super::{Chunked, Framing, Length, Refusal, check_head, end_of_head};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const READ_BYTES: usize = 4 * 1024;
@@ -46,11 +46,15 @@ pub fn refused_status(headers: &HeaderMap) -> Option<StatusCode> {
     Some(StatusCode::from_bytes(status.as_bytes()).unwrap_or(StatusCode::BAD_REQUEST))
 }
 
-/// How long a client is waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
+/// How much a client may send at once, and how long it is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of a head: request line, fields and the empty line.
+    pub head_bytes: usize,
     /// From the start of the connection, or a later head's first byte, to the end of the head.
     pub head: Duration,
+    /// While nothing comes of a body that is waited for.
+    pub body: Duration,
     /// While it takes nothing of what is written to it.
     pub write: Duration,
 }
@@ -63,11 +67,20 @@ pub struct Guard<S> {
     /// How many bytes at the front of `buffer` hyper may have.
     released: usize,
     state: State,
-    patience: Patience,
+    limits: Limits,
     /// Runs while a head is incomplete: from the start of the connection, later from a head's first byte.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// While a body is under way: runs from the last wait for more of it.
+    quiet: Option<Quiet>,
+}
+
+/// The time that a body may be waited for. The timer stays until the message's end, so that a body in many pieces sets it
+/// anew and makes none.
+struct Quiet {
+    timer: Pin<Box<Sleep>>,
+    waiting: bool,
 }
 
 enum State {
@@ -90,9 +103,18 @@ enum State {
 
 impl<S> Guard<S> {
     /// Guards a stream; the time for its first head begins now.
-    pub fn new(stream: S, patience: Patience) -> Self {
-        let deadline = Some(Box::pin(sleep(patience.head)));
-        Self { stream, buffer: BytesMut::new(), released: 0, state: State::Start, patience, deadline, stalled: None }
+    pub fn new(stream: S, limits: Limits) -> Self {
+        let deadline = Some(Box::pin(sleep(limits.head)));
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            released: 0,
+            state: State::Start,
+            limits,
+            deadline,
+            stalled: None,
+            quiet: None,
+        }
     }
 
     /// Moves on over what is buffered; releases at most one head, or as much of a body as is there.
@@ -110,12 +132,12 @@ impl<S> Guard<S> {
                         return Ok(());
                     }
                 }
-                State::Body { left: 0 } => self.state = State::Head { seen: 0 },
+                State::Body { left: 0 } => self.next_head(),
                 State::Body { left } => {
                     self.released = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
                     *left -= self.released as u64;
                 }
-                State::Chunked(chunked) if chunked.is_done() => self.state = State::Head { seen: 0 },
+                State::Chunked(chunked) if chunked.is_done() => self.next_head(),
                 State::Chunked(chunked) => match chunked.advance(&self.buffer) {
                     Ok(used) => self.released = used,
                     // The head is long answered to; hyper can only fail the body.
@@ -132,6 +154,11 @@ impl<S> Guard<S> {
             }
         }
         Ok(())
+    }
+
+    fn next_head(&mut self) {
+        self.state = State::Head { seen: 0 };
+        self.quiet = None;
     }
 
     /// Tells HTTP/2's preface from an HTTP/1 head; false while that is open.
@@ -156,15 +183,16 @@ impl<S> Guard<S> {
             self.buffer.advance(2);
         }
         let judged = match end_of_head(&self.buffer, seen) {
-            Ok(None) if self.buffer.len() > MAX_HEAD_BYTES => Err(Refusal::new(431, "head too large")),
+            Ok(None) if self.buffer.len() > self.limits.head_bytes => Err(Refusal::new(431, "head too large")),
             Ok(None) => {
                 // An end may lie across two reads, so its first three bytes are searched again.
                 self.state = State::Head { seen: self.buffer.len().saturating_sub(3) };
                 if self.deadline.is_none() {
-                    self.deadline = Some(Box::pin(sleep(self.patience.head)));
+                    self.deadline = Some(Box::pin(sleep(self.limits.head)));
                 }
                 return false;
             }
+            Ok(Some(end)) if end > self.limits.head_bytes => Err(Refusal::new(431, "head too large")),
             Ok(Some(end)) => check_head(self.buffer.get(..end).unwrap_or_default()).map(|framing| (end, framing)),
             Err(refusal) => Err(refusal),
         };
@@ -215,9 +243,28 @@ impl<S> Guard<S> {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience.write;
+        let patience = self.limits.write;
         ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what it is sent")))
+    }
+
+    /// An error when a body that is waited for has been waited for too long.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.limits.body;
+        let quiet = self.quiet.get_or_insert_with(|| Quiet { timer: Box::pin(sleep(patience)), waiting: false });
+        if !quiet.waiting {
+            quiet.waiting = true;
+            quiet.timer.as_mut().reset(Instant::now() + patience);
+        }
+        ready!(quiet.timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends nothing of its body")))
+    }
+
+    /// Something of a body has come.
+    fn unquiet(&mut self) {
+        if let Some(quiet) = &mut self.quiet {
+            quiet.waiting = false;
+        }
     }
 
     /// True when the time for the head is over: then it has been refused, or the stream ended if nothing had come.
@@ -292,10 +339,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             match this.state {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Refused { left } => return this.poll_drain(cx, left),
-                State::Body { left: 1.. } | State::Passing => return this.poll_direct(cx, out),
+                State::Body { left: 1.. } => {
+                    let polled = this.poll_direct(cx, out);
+                    if polled.is_pending() {
+                        return this.poll_quiet(cx);
+                    }
+                    this.unquiet();
+                    return polled;
+                }
+                State::Passing => return this.poll_direct(cx, out),
                 _ => {}
             }
-            match this.poll_fill(cx) {
+            let polled = this.poll_fill(cx);
+            if let State::Chunked(chunked) = &this.state
+                && !chunked.is_done()
+            {
+                if polled.is_pending() {
+                    return this.poll_quiet(cx);
+                }
+                this.unquiet();
+            }
+            match polled {
                 Poll::Ready(Ok(0)) => {
                     this.buffer.clear();
                     this.state = State::Ended;

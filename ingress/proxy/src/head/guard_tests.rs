@@ -3,9 +3,11 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::*;
+use crate::head::MAX_HEAD_BYTES;
 
 const SHORT: Duration = Duration::from_millis(30);
-const PATIENT: Patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(10) };
+const LONG: Duration = Duration::from_secs(10);
+const PATIENT: Limits = Limits { head_bytes: MAX_HEAD_BYTES, head: LONG, body: LONG, write: LONG };
 const GOOD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// What comes out when `input` goes in, cut into pieces of `step` bytes; read in pieces of `size`. The mark of a refusal
@@ -98,32 +100,56 @@ async fn http2_and_upgrades_pass() {
 async fn too_large_a_head_is_refused_before_it_ends() {
     let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(MAX_HEAD_BYTES * 2));
     assert_eq!(through(endless.as_bytes(), 4096, 4096).await, "<431>");
+    let whole = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD_BYTES));
+    assert_eq!(through(whole.as_bytes(), 64 * 1024, 4096).await, "<431>");
+}
+
+#[tokio::test]
+async fn a_body_that_stays_away_is_given_up() {
+    let sized = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nsome";
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n";
+    for start in [sized, chunked] {
+        let (mut client, server) = duplex(1024);
+        let mut guard = Guard::new(server, Limits { body: SHORT, ..PATIENT });
+        client.write_all(start.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        let ended = tokio::time::timeout(LONG, guard.read_to_end(&mut seen)).await.expect("in time");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut, "{start}");
+        assert!(seen.ends_with(b"some") || seen.ends_with(b"some\r\n"), "{start}");
+    }
+    // Between two messages nobody waits for a body.
+    let (mut client, server) = duplex(1024);
+    let mut guard = Guard::new(server, Limits { body: SHORT, ..PATIENT });
+    client.write_all(GOOD.as_bytes()).await.unwrap();
+    let mut seen = vec![0; 1024];
+    assert_eq!(guard.read(&mut seen).await.unwrap(), GOOD.len());
+    assert!(tokio::time::timeout(SHORT * 4, guard.read(&mut seen)).await.is_err(), "it waits on");
 }
 
 #[tokio::test]
 async fn a_head_has_a_deadline_from_its_first_byte() {
     let (mut client, server) = duplex(64);
-    let mut guard = Guard::new(server, Patience { head: SHORT, ..PATIENT });
+    let mut guard = Guard::new(server, Limits { head: SHORT, ..PATIENT });
     let mut out = vec![0; 4096];
     client.write_all(b"GET / HT").await.unwrap();
     let count = guard.read(&mut out).await.unwrap();
     assert!(String::from_utf8_lossy(&out[..count]).contains("-408\r\n"));
 
     let (_silent, server) = duplex(64);
-    let mut guard = Guard::new(server, Patience { head: SHORT, ..PATIENT });
+    let mut guard = Guard::new(server, Limits { head: SHORT, ..PATIENT });
     assert_eq!(guard.read(&mut out).await.unwrap(), 0, "a silent client is told nothing");
 }
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_given_up() {
     let (mut client, server) = duplex(64);
-    let mut guard = Guard::new(server, Patience { write: SHORT, ..PATIENT });
+    let mut guard = Guard::new(server, Limits { write: SHORT, ..PATIENT });
     guard.write_all(&[0; 64]).await.unwrap();
     let stalled = tokio::time::timeout(PATIENT.write, guard.write_all(&[0; 64])).await.expect("in time");
     assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
     // One that reads, however little, is served.
     client.read_exact(&mut [0; 64]).await.unwrap();
-    let mut guard = Guard::new(guard.stream, Patience { write: SHORT, ..PATIENT });
+    let mut guard = Guard::new(guard.stream, Limits { write: SHORT, ..PATIENT });
     guard.write_all(&[0; 64]).await.unwrap();
     let reader = async { client.read_exact(&mut [0; 64]).await.unwrap() };
     let (written, _) = tokio::join!(guard.write_all(&[0; 64]), reader);

@@ -32,6 +32,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// TLS handshakes that did not come to an end.
     pub handshake_failures: IntCounter,
+    refused_connections: IntCounterVec,
     upstream_errors: IntCounterVec,
     upstream_retries: IntCounter,
     /// The endpoints of the routes in use.
@@ -77,6 +78,11 @@ impl Metrics {
             in_flight: IntGauge::new(name("requests_in_flight"), "Requests whose answer is not yet complete.")?,
             connections: IntGauge::new(name("client_connections"), "Open client connections.")?,
             handshake_failures: IntCounter::new(name("tls_handshake_failures_total"), "TLS handshakes that failed.")?,
+            refused_connections: counters(
+                "refused_connections_total",
+                "Client connections that were closed before they brought anything.",
+                "reason",
+            )?,
             upstream_errors: counters("upstream_errors_total", "Requests without an endpoint's answer.", "cause")?,
             upstream_retries: IntCounter::new(
                 name("upstream_retries_total"),
@@ -98,6 +104,7 @@ impl Metrics {
         register(registry, &metrics.in_flight)?;
         register(registry, &metrics.connections)?;
         register(registry, &metrics.handshake_failures)?;
+        register(registry, &metrics.refused_connections)?;
         register(registry, &metrics.upstream_errors)?;
         register(registry, &metrics.upstream_retries)?;
         register(registry, &metrics.pools)?;
@@ -141,6 +148,11 @@ impl Metrics {
         if times > 0 {
             self.upstream_retries.inc_by(times as u64);
         }
+    }
+
+    /// Counts a connection that was closed before it brought anything; the reason is one of a few words of the edge's.
+    pub fn refused_connection(&self, reason: &'static str) {
+        self.refused_connections.with_label_values(&[reason]).inc();
     }
 
     /// Counts a request that no endpoint answered.

@@ -17,7 +17,7 @@ pub use body::{Progress, RequestBody, UpstreamBody};
 pub use connection::sweep_idle;
 pub use names::{Named, keep_resolved};
 pub use pool::{Census, Needs, Pool};
-pub(crate) use pool::{Selection, Session};
+pub(crate) use pool::{InUse, Outcome, Selection, Session};
 pub use send::Failure;
 pub(crate) use send::send;
 pub use trail::{Step, Trail};

@@ -9,6 +9,8 @@ mod client;
 mod endpoint;
 mod hardening;
 mod objects;
+mod passthrough;
+mod peers;
 mod policy;
 mod pools;
 mod proxy;

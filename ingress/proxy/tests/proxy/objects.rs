@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use roadstead_model::{
-    BackendPort, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressPath, IngressRule,
-    IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Secret, Service, ServiceKind,
-    ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressPath,
+    IngressRule, IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Secret, Service,
+    ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 fn meta(name: &str) -> Metadata {
@@ -121,8 +121,19 @@ pub(crate) fn edit(snapshot: &mut Snapshot, ingress: &str, change: impl FnOnce(&
 
 /// A Secret of type kubernetes.io/tls.
 pub(crate) fn secret(snapshot: &mut Snapshot, name: &str, certificate: &str, key: &str) {
-    let data = [("tls.crt", certificate), ("tls.key", key)];
-    let data = data.into_iter().map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).collect();
-    let secret = Secret { meta: meta(name), kind: "kubernetes.io/tls".to_owned(), data };
+    secret_of(snapshot, name, "kubernetes.io/tls", &[("tls.crt", certificate), ("tls.key", key)]);
+}
+
+/// A Secret of any type.
+pub(crate) fn secret_of(snapshot: &mut Snapshot, name: &str, kind: &str, data: &[(&str, &str)]) {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
+    let secret = Secret { meta: meta(name), kind: kind.to_owned(), data };
     snapshot.secrets.insert(secret.meta.name.clone(), Arc::new(secret));
+}
+
+/// The controller's ConfigMap, as the proxies of these tests look for it.
+pub(crate) fn options(snapshot: &mut Snapshot, data: &[(&str, &str)]) {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let config_map = ConfigMap { meta: meta("options"), data };
+    snapshot.config_maps.insert(config_map.meta.name.clone(), Arc::new(config_map));
 }

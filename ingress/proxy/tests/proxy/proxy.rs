@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use prometheus::{Encoder, Registry, TextEncoder};
-use roadstead_model::Snapshot;
+use roadstead_model::{ObjectName, Snapshot};
 use roadstead_proxy::{
     control::Control,
+    edge::EdgeFlags,
     metrics::{Metrics, MetricsOptions},
     record::log::{AccessLog, LineStyle, LogTarget, LogWriter},
     server::{Server, ServerOptions},
@@ -24,24 +25,48 @@ pub(crate) struct Proxy {
     server: Option<Server>,
 }
 
+/// What a proxy is started with.
+pub(crate) struct Setup {
+    pub(crate) controller: Controller,
+    pub(crate) edge: EdgeFlags,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_client: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        // The objects of the tests hold no such ConfigMap unless a test is about options.
+        let config_map = Some(ObjectName::new("default", "options"));
+        let controller = Controller { config_map, ..Controller::default() };
+        let (max_connections, max_connections_per_client) = (100, 4096);
+        Self { controller, edge: EdgeFlags::default(), max_connections, max_connections_per_client }
+    }
+}
+
 impl Proxy {
     pub(crate) fn start(snapshot: Snapshot) -> Self {
-        Self::limited(snapshot, 100)
+        Self::with(snapshot, Setup::default())
     }
 
     /// One that takes this many connections at once.
     pub(crate) fn limited(snapshot: Snapshot, max_connections: usize) -> Self {
-        Self::controlled(snapshot, Controller::default(), max_connections)
+        Self::with(snapshot, Setup { max_connections, ..Setup::default() })
     }
 
     /// One that was told more on its command line.
     pub(crate) fn controlled(snapshot: Snapshot, controller: Controller, max_connections: usize) -> Self {
+        Self::with(snapshot, Setup { controller, max_connections, ..Setup::default() })
+    }
+
+    pub(crate) fn with(snapshot: Snapshot, setup: Setup) -> Self {
+        let Setup { controller, edge, max_connections, max_connections_per_client } = setup;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry, &MetricsOptions::default()).unwrap();
-        let mut control = Control::new(controller, metrics, tls::provider()).unwrap();
+        let mut control = Control::new(controller, metrics, tls::provider()).unwrap().with_edge(edge);
         control.apply(&Arc::new(snapshot));
         let any = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let options = ServerOptions { http: any.clone(), https: any, threads: 1, max_connections };
+        let options =
+            ServerOptions { http: any.clone(), https: any, threads: 1, max_connections, max_connections_per_client };
         let shutdown = Shutdown::new();
         let server = Server::start(&options, &control.live(), &shutdown).unwrap();
         let (http, https) = (server.http[0], server.https[0]);

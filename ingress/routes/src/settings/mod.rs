@@ -8,13 +8,18 @@
 mod access;
 mod affinity;
 mod balance;
+mod client_auth;
+mod edge;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod hsts;
 mod known;
 mod log;
+mod pattern;
 mod reader;
 mod redirect;
 mod retries;
+mod tls;
 mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
@@ -22,13 +27,18 @@ use roadstead_model::{ConfigMap, Ingress, Problem};
 pub use access::{Access, Sources};
 pub use affinity::{Affinity, AffinityMode, SameSite, SessionCookie};
 pub use balance::{Balance, HashBy, Policy, Reach};
+pub use client_auth::{ClientAuth, ClientAuthRules, ClientCertificate};
+pub use edge::EdgeOptions;
+pub use hsts::HstsOptions;
 pub(crate) use known::Known;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
+pub use pattern::Pattern;
 pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Moved;
 pub use redirect::Redirects;
 pub use retries::{Cause, Causes, Retries};
+pub use tls::{CipherOrder, TlsSettings, Versions};
 #[cfg(test)]
 pub(crate) use units::network;
 
@@ -51,6 +61,8 @@ pub struct Settings {
     pub affinity: Option<Affinity>,
     /// When a request goes to another endpoint.
     pub retries: Retries,
+    /// TLS of its hosts.
+    pub tls: TlsSettings,
 }
 
 /// Which habits an Ingress asks for.
@@ -70,6 +82,10 @@ pub struct Options {
     pub defaults: Settings,
     /// How requests are told in the access log.
     pub log: LogOptions,
+    /// Connections, before anybody knows an Ingress.
+    pub edge: EdgeOptions,
+    /// Strict-Transport-Security.
+    pub hsts: HstsOptions,
 }
 
 impl Settings {
@@ -83,6 +99,7 @@ impl Settings {
             balance: Balance::read(reader, &base.balance),
             affinity: Affinity::read(reader),
             retries: Retries::read(reader, &base.retries),
+            tls: TlsSettings::read(reader, &base.tls),
         };
         if settings.affinity.is_some() && settings.balance.reach == Reach::ClusterIp {
             reader.complain("affinity", "has no effect: with service-upstream the Service's own balancing chooses");
@@ -98,7 +115,15 @@ impl Settings {
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut reader = Reader::of_ingress(ingress, problems);
-        let settings = Self { profile, ..Self::read(&mut reader, &options.defaults) };
+        let mut settings = Self { profile, ..Self::read(&mut reader, &options.defaults) };
+        if settings.tls.passthrough {
+            // Nothing of HTTP is seen here, so nothing else that the annotations say can hold.
+            let tls = TlsSettings { passthrough: true, ..options.defaults.tls.clone() };
+            settings = Self { profile, tls, ..options.defaults.clone() };
+            if reader.len() > 1 {
+                reader.complain("ssl-passthrough", "voids all other annotations of the Ingress");
+            }
+        }
         reader.finish();
         settings
     }
@@ -109,8 +134,12 @@ impl Options {
     pub(crate) fn read(config_map: Option<&ConfigMap>, problems: &mut Vec<Problem>) -> Self {
         let Some(config_map) = config_map else { return Self::default() };
         let mut reader = Reader::of_config_map(config_map, problems);
-        let options =
-            Self { defaults: Settings::read(&mut reader, &Settings::default()), log: LogOptions::read(&mut reader) };
+        let options = Self {
+            defaults: Settings::read(&mut reader, &Settings::default()),
+            log: LogOptions::read(&mut reader),
+            edge: EdgeOptions::read(&mut reader),
+            hsts: HstsOptions::read(&mut reader),
+        };
         reader.finish();
         options
     }

@@ -87,6 +87,11 @@ impl<'a> Reader<'a> {
         &self.name.namespace
     }
 
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// Reports a problem with a key that was read before, for what only the whole group shows.
     pub(crate) fn complain(&mut self, key: &str, reason: impl Into<String>) {
         let field =
