@@ -73,6 +73,17 @@ pub fn to_upstream(headers: &mut HeaderMap, origin: &Origin, host: &HeaderValue,
     headers.insert(HOST, host.clone());
 }
 
+/// Sets fields in place of those that are there; an empty value takes a field away, as nginx's proxy_set_header does.
+pub fn set_fields(headers: &mut HeaderMap, fields: &[(HeaderName, HeaderValue)]) {
+    for (name, value) in fields {
+        if value.is_empty() {
+            headers.remove(name);
+        } else {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
 /// Turns an endpoint's fields into those that a client gets; `hsts` for a host with a certificate, over TLS.
 pub fn to_client(headers: &mut HeaderMap, hsts: Hsts) {
     let upgrade = headers.remove(UPGRADE);

@@ -1,16 +1,17 @@
 //! From a snapshot to a table: the oldest Ingress wins a conflict, a bad part is left out and reported.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use roadstead_model::{
-    Host, Ingress, IngressBackend, IngressRule, IngressTls, ObjectName, PathType, Problem, Snapshot,
+    Host, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, ObjectName, PathType, Problem, Snapshot,
 };
 
 use crate::{
-    Backend, BackendId, CertificateRef, Controller, Route, Settings, Table, Target,
+    Backend, BackendId, Case, CertificateRef, Controller, Pattern, PatternError, RewriteTarget, Route, Settings, Table,
+    Target,
     class::Claim,
     host::www_sibling,
     path::is_normal,
@@ -77,15 +78,44 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         }
     }
     ours.sort_by_key(|ingress| ingress.meta.age_order());
-    for ingress in &ours {
+    let mut served = Vec::with_capacity(ours.len());
+    for ingress in ours {
         let profile = controller.profile(ingress, snapshot);
         let settings = known.settings(before, ingress, profile, &mut compiler.problems);
-        compiler.add(ingress, &settings);
+        served.push(Served { ingress, settings });
+    }
+    compiler.regex_hosts = served.iter().flat_map(Served::regex_hosts).collect();
+    for Served { ingress, settings } in &served {
+        compiler.add(ingress, settings);
     }
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
     compiler.add_siblings();
     Compiled { table: Arc::new(compiler.table), problems: compiler.problems, known }
+}
+
+/// An Ingress with what its annotations mean.
+struct Served<'a> {
+    ingress: &'a Ingress,
+    settings: Arc<Settings>,
+}
+
+impl<'a> Served<'a> {
+    /// Hosts that class `nginx` matches by regular expressions alone, because one path of theirs is one.
+    fn regex_hosts(&self) -> impl Iterator<Item = Option<&'a Host>> {
+        let is_regex = |path: &&IngressPath| self.settings.rewrite.is_regex(&path.path);
+        let has_regex = move |rule: &&IngressRule| rule.paths.iter().any(|path| is_regex(&path));
+        let rules = self.ingress.rules.iter().filter(|_| self.settings.profile == Profile::Nginx);
+        rules.filter(has_regex).map(|rule| rule.host.as_ref())
+    }
+}
+
+/// Why a path has no place in the table.
+enum Unplaced {
+    /// An older route has it.
+    Lost(RouteId),
+    /// It is no regular expression.
+    Pattern(PatternError),
 }
 
 #[derive(Default)]
@@ -94,6 +124,8 @@ struct Compiler<'a> {
     problems: Vec<Problem>,
     backend_ids: HashMap<Backend, BackendId>,
     claims: Vec<TlsClaim<'a>>,
+    /// All paths of class `nginx` on these hosts are regular expressions.
+    regex_hosts: HashSet<Option<&'a Host>>,
     /// Routes whose host wants its sibling.
     www: Vec<(&'a Ingress, Option<Host>, RouteId)>,
 }
@@ -134,37 +166,38 @@ impl<'a> Compiler<'a> {
             self.lost(ingress, field.to_owned(), "the default backend", older);
             return;
         }
-        let id = self.route(ingress, settings, None, None, (field, backend));
+        let id = self.route(ingress, settings, None, None, None, (field, backend));
         self.table.catch_all = Some(id);
         self.claim_host(ingress, settings, None);
     }
 
-    fn add_rule(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>, index: usize, rule: &IngressRule) {
+    fn add_rule(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>, index: usize, rule: &'a IngressRule) {
         let default = match &ingress.default_backend {
             Some(backend) if self.paths(rule.host.as_ref()).default.is_none() => Some(backend),
             _ => None,
         };
         if let Some(backend) = default {
-            let id = self.route(ingress, settings, rule.host.as_ref(), None, ("spec.defaultBackend", backend));
+            let id = self.route(ingress, settings, rule.host.as_ref(), None, None, ("spec.defaultBackend", backend));
             self.paths(rule.host.as_ref()).default = Some(id);
         }
         for (place, entry) in rule.paths.iter().enumerate() {
             let field = format!("spec.rules[{index}].http.paths[{place}]");
-            if entry.path_type != PathType::ImplementationSpecific && !is_normal(entry.path.as_bytes()) {
-                let reason = format!("{:?} is matched after normalising and may never match", entry.path);
-                self.problems.push(warning(ingress, format!("{field}.path"), reason));
-            }
             let id = self.table.routes.len();
-            match self.paths(rule.host.as_ref()).insert(entry.path_type, &entry.path, id) {
-                Ok(()) => {
+            match self.place(settings, rule.host.as_ref(), entry, id) {
+                Ok(pattern) => {
+                    self.review_path(ingress, settings, &field, entry, pattern.as_ref());
                     self.note_redirects(ingress, settings, rule.host.as_ref(), &entry.path, id);
                     let path = Some((entry.path_type, entry.path.clone()));
-                    self.route(ingress, settings, rule.host.as_ref(), path, (&field, &entry.backend));
+                    self.route(ingress, settings, rule.host.as_ref(), path, pattern, (&field, &entry.backend));
                 }
-                Err(older) => {
+                Err(Unplaced::Lost(older)) => {
                     let host = rule.host.as_ref().map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
                     let what = format!("{} path {:?} of {host}", entry.path_type, entry.path);
                     self.lost(ingress, field, &what, older);
+                }
+                Err(Unplaced::Pattern(error)) => {
+                    let reason = format!("{:?} as a regular expression {error}; the path is not served", entry.path);
+                    self.problems.push(warning(ingress, format!("{field}.path"), reason));
                 }
             }
         }
@@ -213,6 +246,65 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Puts a path into its host. Class `nginx` reads all paths of a host as regular expressions in either case once one of them
+    /// is one; elsewhere only an Ingress's own `ImplementationSpecific` paths may be, and case counts.
+    fn place(
+        &mut self,
+        settings: &Settings,
+        host: Option<&Host>,
+        entry: &IngressPath,
+        id: RouteId,
+    ) -> Result<Option<Pattern>, Unplaced> {
+        let text = if entry.path.is_empty() { "/" } else { &entry.path };
+        let is_regex = settings.rewrite.is_regex(text);
+        let of_host = settings.profile == Profile::Nginx && self.regex_hosts.contains(&host);
+        let case = match settings.profile {
+            Profile::Nginx if of_host => Case::Insensitive,
+            Profile::Standard if is_regex && entry.path_type == PathType::ImplementationSpecific => Case::Sensitive,
+            _ => {
+                return self
+                    .paths(host)
+                    .insert(entry.path_type, &entry.path, id)
+                    .map(|()| None)
+                    .map_err(Unplaced::Lost);
+            }
+        };
+        let pattern = Pattern::new(text, case).map_err(Unplaced::Pattern)?;
+        self.paths(host).insert_pattern(entry.path_type, pattern.clone(), id).map_err(Unplaced::Lost)?;
+        if of_host && !is_regex && entry.path_type == PathType::Prefix && !text.ends_with('/') {
+            // ingress-nginx makes two locations of such a prefix, which sorts it before others of its length.
+            let below = Pattern::new(&format!("{text}/"), case).map_err(Unplaced::Pattern)?;
+            let _ = self.paths(host).insert_pattern(entry.path_type, below, id);
+        }
+        Ok(Some(pattern))
+    }
+
+    /// Reports what of a path that is served will not do what it says.
+    fn review_path(
+        &mut self,
+        ingress: &Ingress,
+        settings: &Settings,
+        field: &str,
+        entry: &IngressPath,
+        pattern: Option<&Pattern>,
+    ) {
+        let literal = pattern.is_none() && entry.path_type != PathType::ImplementationSpecific;
+        if literal && !is_normal(entry.path.as_bytes()) {
+            let reason = format!("{:?} is matched after normalising and may never match", entry.path);
+            self.problems.push(warning(ingress, format!("{field}.path"), reason));
+        }
+        if pattern.is_none() && settings.rewrite.use_regex {
+            let reason = format!("is {}: use-regex is for ImplementationSpecific paths", entry.path_type);
+            self.problems.push(warning(ingress, format!("{field}.pathType"), reason));
+        }
+        let groups = pattern.map_or(0, Pattern::groups);
+        let asked = settings.rewrite.of_path(&entry.path).map_or(0, RewriteTarget::groups);
+        if asked > groups {
+            let reason = format!("asks for ${asked} of {field}.path, which has {groups} groups: it is empty");
+            self.problems.push(annotation_warning(ingress, "rewrite-target", reason));
+        }
+    }
+
     /// What a path that was placed means for the rest of its host.
     fn note_redirects(
         &mut self,
@@ -222,11 +314,12 @@ impl<'a> Compiler<'a> {
         path: &str,
         id: RouteId,
     ) {
+        let of_regexes = self.regex_hosts.contains(&host);
         let paths = self.paths(host);
         if settings.redirects.app_root.is_some() {
             paths.app_root.get_or_insert(id);
         }
-        if settings.profile == Profile::Nginx {
+        if settings.profile == Profile::Nginx && !of_regexes {
             paths.redirect_to_slash(path, id);
         }
         if settings.redirects.from_to_www {
@@ -280,6 +373,7 @@ impl<'a> Compiler<'a> {
         settings: &Arc<Settings>,
         host: Option<&Host>,
         path: Option<(PathType, String)>,
+        pattern: Option<Pattern>,
         (field, backend): (&str, &IngressBackend),
     ) -> RouteId {
         let target = match backend {
@@ -297,6 +391,7 @@ impl<'a> Compiler<'a> {
             ingress: ingress.meta.name.clone(),
             host: host.cloned(),
             path,
+            pattern,
             target,
             settings: Arc::clone(settings),
         };

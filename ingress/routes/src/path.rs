@@ -57,6 +57,11 @@ pub(crate) fn escape(path: &[u8]) -> Vec<u8> {
     out
 }
 
+/// As [`escape`], of text.
+pub(crate) fn escape_text(path: &str) -> String {
+    String::from_utf8_lossy(&escape(path.as_bytes())).into_owned()
+}
+
 fn decode(path: &[u8]) -> Result<Vec<u8>, BadPath> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.iter();

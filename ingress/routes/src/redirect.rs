@@ -1,10 +1,11 @@
 //! Which requests are sent away, and where to: what the table alone decides, and what a route's Ingress asks for.
 //!
 //! The order is that of ingress-nginx: the sibling of a host, the root of the host, a slash that is missing, and only then the
-//! Ingress of the route: `temporal-redirect` or `permanent-redirect`, then the way to https. What a redirect looks like is
+//! Ingress of the route: `temporal-redirect` or `permanent-redirect`, a
+//! `rewrite-target` on another host, then the way to https. What a redirect looks like is
 //! decided here, so that the proxy and the dry run cannot differ.
 
-use crate::{Facts, Profile, Route, Scheme, Settings, Table, Variable};
+use crate::{Facts, Profile, Route, Scheme, Settings, Table, Variable, rewrite::rewritten_away};
 
 /// An answer that sends the client elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub fn redirect(table: &Table, route: &Route, scheme: Scheme, facts: &dyn Facts)
         let reason = "the Ingress is moved by permanent-redirect or temporal-redirect";
         return Some(Redirect::new(moved.code, &moved.location.render(facts), reason));
     }
-    to_https(table, route, scheme, facts)
+    rewritten_away(route, facts).or_else(|| to_https(table, route, scheme, facts))
 }
 
 fn to_https(table: &Table, route: &Route, scheme: Scheme, facts: &dyn Facts) -> Option<Redirect> {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
 use crate::{
-    Options, Profile, Reach, Settings,
+    Options, Pattern, Profile, Reach, Settings,
     host::wildcard_key,
     tls::{CertificateIndex, HostTls},
 };
@@ -85,6 +85,8 @@ pub struct Route {
     pub host: Option<Host>,
     /// The path as written; `None` for a default backend.
     pub path: Option<(PathType, String)>,
+    /// The regular expression that the path is, where it is one.
+    pub pattern: Option<Pattern>,
     /// Where requests go.
     pub target: Target,
     /// What the Ingress's annotations and the controller's options decide.
@@ -229,8 +231,8 @@ pub(crate) struct Paths {
     exact: HashMap<Vec<u8>, RouteId>,
     /// By the elements, written without a closing slash.
     prefix: HashMap<Vec<u8>, Prefix>,
-    /// Raw string prefixes, longest first.
-    raw: Vec<(Vec<u8>, RouteId)>,
+    /// Raw string prefixes and regular expressions, longest first.
+    raw: Vec<RawPath>,
     pub(crate) default: Option<RouteId>,
     /// A route of the Ingress that sends the host's root elsewhere.
     pub(crate) app_root: Option<RouteId>,
@@ -238,6 +240,26 @@ pub(crate) struct Paths {
     slashed: HashMap<Vec<u8>, RouteId>,
     /// Index into the table's hosts with TLS of their own.
     pub(crate) tls: Option<usize>,
+}
+
+/// A path that is matched from the request's first byte on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RawPath {
+    text: Vec<u8>,
+    /// `None` is a plain string.
+    pattern: Option<Pattern>,
+    path_type: PathType,
+    id: RouteId,
+}
+
+impl RawPath {
+    fn goes_before(&self, other: &Self) -> bool {
+        (self.text.len(), &self.text) > (other.text.len(), &other.text)
+    }
+
+    fn begins(&self, path: &[u8]) -> bool {
+        self.pattern.as_ref().map_or_else(|| path.starts_with(&self.text), |pattern| pattern.begins(path))
+    }
 }
 
 /// `/foo` and `/foo/` mean the same elements. Where a host has both, the request's own form decides, as in nginx.
@@ -268,15 +290,29 @@ impl Paths {
                 Ok(())
             }
             PathType::ImplementationSpecific => {
-                let raw: &[u8] = if path.is_empty() { b"/" } else { path };
-                if let Some((_, older)) = self.raw.iter().find(|(other, _)| other == raw) {
-                    return Err(*older);
-                }
-                let place = self.raw.partition_point(|(other, _)| other.len() >= raw.len());
-                self.raw.insert(place, (raw.to_vec(), id));
-                Ok(())
+                let text = if path.is_empty() { b"/" } else { path };
+                self.insert_raw(RawPath { text: text.to_vec(), pattern: None, path_type, id })
             }
         }
+    }
+
+    /// Adds a path that is a regular expression, unless its place is taken.
+    pub(crate) fn insert_pattern(&mut self, path_type: PathType, pattern: Pattern, id: RouteId) -> Result<(), RouteId> {
+        let text = pattern.text().as_bytes().to_vec();
+        self.insert_raw(RawPath { text, pattern: Some(pattern), path_type, id })
+    }
+
+    /// By length, then against the alphabet, as ingress-nginx sorts them; of equal ones the first stays in front.
+    fn insert_raw(&mut self, new: RawPath) -> Result<(), RouteId> {
+        let start = self.raw.partition_point(|raw| raw.goes_before(&new));
+        let equal = self.raw.iter().skip(start).take_while(|raw| raw.text == new.text);
+        let same_kind = |raw: &&RawPath| raw.pattern == new.pattern && raw.path_type == new.path_type;
+        if let Some(older) = equal.clone().find(same_kind) {
+            return Err(older.id);
+        }
+        let place = start + equal.count();
+        self.raw.insert(place, new);
+        Ok(())
     }
 
     /// Notes that the path without the slash at its end is sent to the one with it.
@@ -291,7 +327,7 @@ impl Paths {
         let id = self.slashed.get(path)?;
         let named = self.exact.contains_key(path)
             || self.prefix.get(path).is_some_and(|prefix| prefix.bare.is_some())
-            || self.raw.iter().any(|(raw, _)| raw == path);
+            || self.raw.iter().any(|raw| raw.text == path);
         (!named).then_some(*id)
     }
 
@@ -301,7 +337,7 @@ impl Paths {
             return Some(*id);
         }
         let prefix = self.longest_prefix(path);
-        let raw = self.raw.iter().find(|(raw, _)| path.starts_with(raw)).map(|(raw, id)| (raw.len(), *id));
+        let raw = self.raw.iter().find(|raw| raw.begins(path)).map(|raw| (raw.text.len(), raw.id));
         match (prefix, raw) {
             (Some((length, _)), Some((raw_length, id))) if raw_length > length => Some(id),
             (Some((_, id)), _) | (None, Some((_, id))) => Some(id),

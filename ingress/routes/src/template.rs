@@ -161,6 +161,15 @@ impl Template {
         })
     }
 
+    /// The same with each piece of plain text changed.
+    pub(crate) fn map_text(self, change: impl Fn(&str) -> String) -> Self {
+        let parts = self.parts.into_iter().map(|part| match part {
+            Part::Text(text) => Part::Text(change(&text).into()),
+            variable @ Part::Variable(_) => variable,
+        });
+        Self { parts: parts.collect() }
+    }
+
     /// The text for a request. It holds no control character, so it can be a field's value as it is.
     #[must_use]
     pub fn render(&self, facts: &dyn Facts) -> Vec<u8> {
@@ -250,19 +259,6 @@ fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
-/// Parses whatever text comes, and renders it for a request that answers every question with what would break a header;
-/// for fuzzing. Returns the rendered text.
-#[must_use]
-pub fn fuzz_template(text: &str) -> Option<Vec<u8>> {
-    struct Hostile;
-    impl Facts for Hostile {
-        fn value(&self, _: &Variable) -> Cow<'_, [u8]> {
-            Cow::Borrowed(b"\r\nSet-Cookie: a=b\0\x7f\xff")
-        }
-    }
-    Template::parse(text).ok().map(|template| template.render(&Hostile))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,7 +330,7 @@ mod tests {
 
     #[test]
     fn no_value_breaks_a_header() {
-        let rendered = fuzz_template("x-$host-$http_a").unwrap();
+        let rendered = crate::fuzz_template("x-$host-$http_a").unwrap();
         assert!(rendered.iter().all(|byte| !is_control(*byte)), "{rendered:?}");
         assert_eq!(String::from_utf8_lossy(&rendered), "x-Set-Cookie: a=b\u{fffd}-Set-Cookie: a=b\u{fffd}");
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     answer::{AnswerBody, forwarded, plain},
     edge::Place,
-    fields::{Hsts, Upgrade, X_REQUEST_ID, to_client, to_upstream, wants_websocket},
+    fields::{Hsts, Upgrade, X_REQUEST_ID, set_fields, to_client, to_upstream, wants_websocket},
     forwarded::Forwarded,
     tunnel,
     upstream::{Failure, RequestBody, Selection, Transport, UpstreamBody, send},
@@ -59,6 +59,10 @@ async fn try_forward(
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
     if let Some(believed) = parts.extensions.remove::<Forwarded>() {
         believed.apply(&mut parts.headers);
+    }
+    set_fields(&mut parts.headers, &visit.upstream_fields);
+    if let Some(target) = visit.target.take() {
+        parts.uri = Uri::from(target);
     }
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
     let transport = Transport::default();

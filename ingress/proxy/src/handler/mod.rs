@@ -11,6 +11,7 @@ mod facts;
 mod forward;
 mod host_tls;
 mod redirects;
+mod rewrite;
 mod stages;
 mod visit;
 
@@ -99,6 +100,8 @@ async fn answer(
         backend,
         host,
         refusal,
+        target: None,
+        upstream_fields: Vec::new(),
         answer_fields: Vec::new(),
         made_request_id: OnceLock::new(),
     };

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{Visit, access::admit_address, forward::forward, redirects::redirects};
+use super::{Visit, access::admit_address, forward::forward, redirects::redirects, rewrite::rewrite};
 use crate::answer::{AnswerBody, plain};
 
 /// Whether the request goes on, or is answered here.
@@ -40,6 +40,7 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
     // 5. Where to: canaries.
     // 6. How much: the size of the body.
     // 7. As what: the rewritten path.
+    rewrite(visit, request);
     ControlFlow::Continue(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, uri::PathAndQuery};
 use roadstead_routes::{BackendId, Route, Settings};
 
 use crate::{
@@ -31,6 +31,10 @@ pub(crate) struct Visit<'a> {
     pub(crate) host: HeaderValue,
     /// What a client in the clear gets in place of an answer, unless the Ingress sends it to https.
     pub(crate) refusal: Option<Response<AnswerBody>>,
+    /// The target that the endpoint gets, where it is not the client's own.
+    pub(crate) target: Option<PathAndQuery>,
+    /// Fields that the endpoint gets instead of the client's, once all others are decided; an empty one is left out.
+    pub(crate) upstream_fields: Vec<(HeaderName, HeaderValue)>,
     /// Fields that stages add to whatever answer the client gets.
     pub(crate) answer_fields: Vec<(HeaderName, HeaderValue)>,
     /// Made for a request that brings none, once somebody asks.

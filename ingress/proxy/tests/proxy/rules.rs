@@ -1,8 +1,9 @@
 //! Redirects, rewriting, canaries, errors and snippets: what annotations make of real requests.
 
 mod redirects;
+mod rewriting;
 
-use roadstead_model::Snapshot;
+use roadstead_model::{PathType, Snapshot};
 use roadstead_routes::{ClassChoice, Controller};
 
 use crate::{
@@ -33,6 +34,15 @@ impl Scene {
         ingress(&mut self.snapshot, name, &paths, &[]);
         annotate(&mut self.snapshot, name, annotations);
         edit(&mut self.snapshot, name, |object| object.class = Some(class.to_owned()));
+    }
+
+    /// Makes every path of an Ingress `ImplementationSpecific`.
+    pub(crate) fn raw_paths(&mut self, name: &str) {
+        edit(&mut self.snapshot, name, |object| {
+            for path in object.rules.iter_mut().flat_map(|rule| &mut rule.paths) {
+                path.path_type = PathType::ImplementationSpecific;
+            }
+        });
     }
 
     /// A proxy that took over from ingress-nginx: it serves class `nginx`, and `roadstead` beside it.

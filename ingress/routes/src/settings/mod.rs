@@ -20,6 +20,7 @@ mod reader;
 mod redirect;
 mod retries;
 mod tls;
+mod rewrite;
 mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
@@ -39,6 +40,7 @@ pub use redirect::Moved;
 pub use redirect::Redirects;
 pub use retries::{Cause, Causes, Retries};
 pub use tls::{CipherOrder, TlsSettings, Versions};
+pub use rewrite::{Rewrite, RewriteTarget};
 #[cfg(test)]
 pub(crate) use units::network;
 
@@ -51,6 +53,8 @@ pub struct Settings {
     pub profile: Profile,
     /// Redirects that are decided before anything else.
     pub redirects: Redirects,
+    /// Paths as regular expressions, and what endpoints see of them.
+    pub rewrite: Rewrite,
     /// Who may come by address.
     pub access: Access,
     /// Whether requests are told in the access log.
@@ -94,6 +98,7 @@ impl Settings {
         let settings = Self {
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
+            rewrite: Rewrite::read(reader),
             access: Access::read(reader, &base.access),
             logging: Logging::read(reader, &base.logging),
             balance: Balance::read(reader, &base.balance),
