@@ -39,15 +39,7 @@ pub use pattern::{Case, Pattern, PatternError};
 pub use redirect::{Redirect, redirect};
 pub use rewrite::rewritten;
 pub use route::{Outcome, Scheme, route};
-pub use settings::Moved;
 pub use settings::*;
-pub use settings::{Access, Sources};
-pub use settings::{
-    Affinity, AffinityMode, Balance, Cause, Causes, HashBy, Options, Policy, Profile, Reach, Redirects, Retries,
-    SameSite, SessionCookie, Settings,
-};
 pub use table::{Backend, BackendId, Route, Table, Target};
-pub use template::{Facts, Template, TemplateError, Variable, fuzz_template};
-pub use tls::{CertificateIndex, CertificateRef, HostTls};
 pub use template::{Facts, Template, TemplateError, Variable};
-pub use tls::{CertificateIndex, CertificateRef};
+pub use tls::{CertificateIndex, CertificateRef, HostTls};

@@ -199,7 +199,7 @@ impl ClientVerifier {
             return Sentence::Refuse { error_page: rules.error_page.as_deref() };
         }
         match &rules.match_cn {
-            Some(pattern) if !pattern.is_match(&verdict.subject) => Sentence::Forbid,
+            Some(pattern) if !pattern.is_match(verdict.subject.as_bytes()) => Sentence::Forbid,
             _ => Sentence::Admit,
         }
     }

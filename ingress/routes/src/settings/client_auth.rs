@@ -5,7 +5,8 @@
 
 use roadstead_model::ObjectName;
 
-use super::{Pattern, Reader};
+use super::Reader;
+use crate::{Case, Pattern};
 
 /// What an Ingress asks of the clients of its hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl ClientAuth {
 
 /// An expression that can be compiled, and speaks of the common name.
 fn match_cn(text: &str) -> Option<Pattern> {
-    text.contains("CN=").then(|| Pattern::new(text))?
+    text.contains("CN=").then(|| Pattern::new(text, Case::Sensitive).ok())?
 }
 
 /// A path would lead back to where a certificate is asked for.
@@ -134,7 +135,7 @@ mod tests {
             need: ClientCertificate::OptionalUnverified,
             depth: 3,
             pass_certificate: true,
-            match_cn: Pattern::new("^CN=(a|b),"),
+            match_cn: Pattern::new("^CN=(a|b),", Case::Sensitive).ok(),
             error_page: Some("https://a.example/error".to_owned()),
             ..rules("other/ca")
         };

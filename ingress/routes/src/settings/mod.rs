@@ -15,12 +15,11 @@ pub(crate) mod fixture;
 mod hsts;
 mod known;
 mod log;
-mod pattern;
 mod reader;
 mod redirect;
 mod retries;
-mod tls;
 mod rewrite;
+mod tls;
 mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
@@ -33,14 +32,13 @@ pub use edge::EdgeOptions;
 pub use hsts::HstsOptions;
 pub(crate) use known::Known;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
-pub use pattern::Pattern;
 pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Moved;
 pub use redirect::Redirects;
 pub use retries::{Cause, Causes, Retries};
-pub use tls::{CipherOrder, TlsSettings, Versions};
 pub use rewrite::{Rewrite, RewriteTarget};
+pub use tls::{CipherOrder, TlsSettings, Versions};
 #[cfg(test)]
 pub(crate) use units::network;
 
