@@ -17,19 +17,21 @@ use http::{
 use hyper::body::{Body, Frame, SizeHint};
 use roadstead_routes::Redirect;
 
-use crate::{fields::SERVER_NAME, record::Record, upstream::UpstreamBody};
+use crate::{fields::SERVER_NAME, pace::Pace, record::Record, upstream::UpstreamBody};
 
 /// The body of an answer; the request's record is told when it is gone.
 pub struct AnswerBody {
     content: Content,
     record: Option<Box<Record>>,
+    /// Holds the pieces back, where the answer may only be so fast.
+    pace: Option<Box<Pace>>,
     /// Counts the pieces that were taken.
     moved: Option<Arc<AtomicU64>>,
 }
 
 impl From<Content> for AnswerBody {
     fn from(content: Content) -> Self {
-        Self { content, record: None, moved: None }
+        Self { content, record: None, pace: None, moved: None }
     }
 }
 
@@ -82,6 +84,13 @@ impl AnswerBody {
         self
     }
 
+    /// Lets so many bytes a second through, beyond the first `after`; an answer of our own is too short to be held back.
+    pub fn slow_down(&mut self, rate: u64, after: u64) {
+        if matches!(self.content, Content::Upstream(_)) {
+            self.pace = Some(Box::new(Pace::new(rate, after)));
+        }
+    }
+
     /// The body of an answer that has none, such as 101.
     #[must_use]
     pub fn without_content(mut self) -> Self {
@@ -95,9 +104,11 @@ impl Body for AnswerBody {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = match &mut self.content {
-            Content::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Upstream(body) => ready!(Pin::new(body.as_mut()).poll_frame(cx)),
+        let this = &mut *self;
+        let frame = match (&mut this.content, &mut this.pace) {
+            (Content::Own(bytes), _) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            (Content::Upstream(body), None) => ready!(Pin::new(body.as_mut()).poll_frame(cx)),
+            (Content::Upstream(body), Some(pace)) => ready!(pace.poll_frame(Pin::new(body.as_mut()), cx)),
         };
         if let Some(moved) = &self.moved {
             moved.fetch_add(1, Ordering::Relaxed);
@@ -111,14 +122,14 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_none(),
-            Content::Upstream(body) => body.is_end_stream(),
+            Content::Upstream(body) => self.pace.as_ref().is_none_or(|pace| pace.is_empty()) && body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Upstream(body) => body.size_hint(),
+            Content::Upstream(body) => self.pace.as_ref().map_or_else(|| body.size_hint(), |pace| pace.size_hint(body)),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     certificates::{CertificateError, CertificateStore, Certificates, Resolver},
     edge::{EdgeFlags, EdgePolicy},
     metrics::Metrics,
+    passwords::PasswordStore,
+    policy::Policy,
     record::log::AccessLog,
     tls::{TlsChoice, TlsProfiles, TlsStore},
     upstream::{Named, Needs, Pool},
@@ -74,6 +76,8 @@ pub struct Live {
     pub metrics: Metrics,
     /// The access log, where there is one.
     pub log: OnceLock<AccessLog>,
+    /// What is kept for who may come and how often.
+    pub policy: Policy,
 }
 
 /// Whose addresses are written to the status of Ingresses.
@@ -93,6 +97,7 @@ pub struct Control {
     edge: EdgeFlags,
     tls: TlsStore,
     profiles: Arc<TlsProfiles>,
+    passwords: PasswordStore,
     pools: HashMap<Backend, Arc<Pool>>,
     names: watch::Sender<Arc<[Named]>>,
     generations: u64,
@@ -114,7 +119,14 @@ impl Control {
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
         let tls = TlsStore::new(provider, Arc::new(Resolver(Arc::clone(&certificates))));
         let edge = ArcSwap::from_pointee(EdgePolicy::default());
-        let live = Arc::new(Live { generation: ArcSwap::default(), certificates, edge, metrics, log: OnceLock::new() });
+        let live = Arc::new(Live {
+            generation: ArcSwap::default(),
+            certificates,
+            edge,
+            metrics,
+            log: OnceLock::new(),
+            policy: Policy::default(),
+        });
         Ok(Self {
             live,
             controller,
@@ -122,6 +134,7 @@ impl Control {
             edge: EdgeFlags::default(),
             tls,
             profiles: Arc::default(),
+            passwords: PasswordStore::default(),
             pools: HashMap::new(),
             names: watch::Sender::new(Arc::from([])),
             generations: 0,
@@ -165,6 +178,7 @@ impl Control {
             &mut problems,
         );
         self.live.certificates.store(Arc::new(certificates));
+        self.update_policy(&compiled.table, snapshot, &mut problems);
         let guarded = self.set_edge(&compiled.table, snapshot, &mut problems);
         if changed || guarded {
             self.swap(&compiled.table);
@@ -197,9 +211,16 @@ impl Control {
         }
     }
 
+    /// Who may come is known before the routes that ask for it.
+    fn update_policy(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+        let (policy, asked) = (&self.live.policy, table.authentication());
+        policy.passwords.store(Arc::new(self.passwords.update(asked.secrets(), snapshot, problems)));
+        policy.authorizer.update(asked.services(), snapshot, problems);
+    }
+
     fn compiled(&mut self, snapshot: &Arc<Snapshot>) -> (Compiled, bool) {
         match self.applied.take() {
-            Some((before, compiled)) if same_inputs(&before, snapshot, &self.controller) => (compiled, false),
+            Some((before, compiled)) if same_inputs(&before, snapshot) => (compiled, false),
             before => {
                 let before = before.as_ref().map(|(_, compiled)| compiled);
                 (compile_after(snapshot, &self.controller, before), true)

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod authorize;
 pub mod certificates;
 pub mod cli;
 pub mod control;
@@ -18,9 +19,13 @@ pub mod forwarded;
 pub mod handler;
 pub mod head;
 pub mod intake;
+pub mod limiter;
 pub mod listen;
 pub mod metrics;
+mod pace;
 mod passthrough;
+pub mod passwords;
+pub mod policy;
 pub mod proxy_protocol;
 pub mod record;
 pub mod route_command;

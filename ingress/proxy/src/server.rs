@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    authorize,
     control::Live,
     edge::{Clients, Edge, Transport},
     listen, tunnel,
@@ -120,6 +121,7 @@ async fn work(listeners: Listeners, shutdown: Shutdown) {
         loop {
             turns.tick().await;
             sweep_idle();
+            authorize::sweep_idle();
         }
     });
     let mut edges = JoinSet::new();

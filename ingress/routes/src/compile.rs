@@ -32,10 +32,11 @@ pub struct Compiled {
 
 /// Whether two snapshots give the same table: then only endpoints and Secrets need to be looked at.
 #[must_use]
-pub fn same_inputs(before: &Snapshot, after: &Snapshot, controller: &Controller) -> bool {
+pub fn same_inputs(before: &Snapshot, after: &Snapshot) -> bool {
     same(&before.ingresses, &after.ingresses, Ingress::is_served_as)
         && same(&before.ingress_classes, &after.ingress_classes, |class, other| class == other)
-        && controller.config_map(before) == controller.config_map(after)
+        // Settings may stand in any ConfigMap that an Ingress or the controller's own one names.
+        && same(&before.config_maps, &after.config_maps, |config_map, other| config_map == other)
 }
 
 /// Whether two maps hold the same objects. Most are the same in memory, which costs one look.
@@ -61,9 +62,11 @@ pub fn compile(snapshot: &Snapshot, controller: &Controller) -> Compiled {
 pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Option<&Compiled>) -> Compiled {
     let before = before.map(|before| &before.known);
     let mut compiler = Compiler::default();
-    let options = Options::read(controller.config_map(snapshot).map(Arc::as_ref), &mut compiler.problems);
+    let config_maps = Known::config_maps_of(before, &snapshot.config_maps);
+    let own = controller.config_map(snapshot).map(Arc::as_ref);
+    let options = Options::resolve(own, &config_maps, &mut compiler.problems);
     let options = Known::options_of(before, options);
-    let mut known = Known::new(Arc::clone(&options));
+    let mut known = Known::new(Arc::clone(&options)).among(config_maps);
     compiler.table.options = Arc::clone(&options);
     let mut ours = Vec::new();
     for ingress in snapshot.ingresses.values() {
@@ -144,6 +147,7 @@ struct TlsClaim<'a> {
 impl<'a> Compiler<'a> {
     fn add(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>) {
         self.table.ingresses.push(ingress.meta.name.clone());
+        self.table.authentication.add(&ingress.meta.name, &settings.auth);
         if ingress.rules.is_empty() {
             self.add_catch_all(ingress, settings);
         }

@@ -121,15 +121,15 @@ fn endpoints_and_services_are_no_input_of_the_table() {
     fixture::add(&mut snapshot, fixture::ingress("default/web"));
     let mut after = snapshot.clone();
     fixture::service(&mut after, "default/web", "http", 80);
-    assert!(same_inputs(&snapshot, &after, &Controller::default()));
+    assert!(same_inputs(&snapshot, &after));
     fixture::class(&mut after, "edge", "roadstead.dev/ingress", false);
-    assert!(!same_inputs(&snapshot, &after, &Controller::default()));
+    assert!(!same_inputs(&snapshot, &after));
     let replaced = |edit: fn(&mut Ingress)| {
         let mut replaced = snapshot.clone();
         let mut ingress = fixture::ingress("default/web");
         edit(&mut ingress);
         fixture::add(&mut replaced, ingress);
-        same_inputs(&snapshot, &replaced, &Controller::default())
+        same_inputs(&snapshot, &replaced)
     };
     assert!(replaced(|ingress| ingress.status.push("192.0.2.1".parse().unwrap())), "a status is what we write");
     assert!(!replaced(|ingress| ingress.class = Some("edge".to_owned())));

@@ -32,6 +32,15 @@ pub(crate) fn ingress(text: &str) -> Ingress {
     Ingress { meta, class: None, default_backend: None, tls: Vec::new(), rules: Vec::new(), status: Vec::new() }
 }
 
+/// An Ingress with these of ingress-nginx's annotations.
+pub(crate) fn annotated(text: &str, annotations: &[(&str, &str)]) -> Ingress {
+    let mut ingress = ingress(text);
+    for (key, value) in annotations {
+        ingress.meta.annotations.insert(format!("nginx.ingress.kubernetes.io/{key}"), (*value).to_owned());
+    }
+    ingress
+}
+
 pub(crate) fn host(text: &str) -> Host {
     text.strip_prefix("*.").map_or_else(|| Host::Exact(text.to_owned()), |rest| Host::Wildcard(rest.to_owned()))
 }

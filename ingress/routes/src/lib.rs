@@ -40,6 +40,6 @@ pub use redirect::{Redirect, redirect};
 pub use rewrite::rewritten;
 pub use route::{Outcome, Scheme, route};
 pub use settings::*;
-pub use table::{Backend, BackendId, Route, Table, Target};
+pub use table::{Authentication, Backend, BackendId, Route, Table, Target};
 pub use template::{Facts, Template, TemplateError, Variable};
 pub use tls::{CertificateIndex, CertificateRef, HostTls};

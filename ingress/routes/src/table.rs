@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
 use crate::{
-    Options, Pattern, Profile, Reach, Settings,
+    Auth, Options, PasswordSecret, Pattern, Profile, Reach, Settings,
     host::wildcard_key,
     tls::{CertificateIndex, HostTls},
 };
@@ -27,6 +27,35 @@ pub struct Table {
     pub(crate) ingresses: Vec<ObjectName>,
     pub(crate) options: Arc<Options>,
     pub(crate) tls_hosts: Vec<HostTls>,
+    pub(crate) authentication: Authentication,
+}
+
+/// What the authentication of this table's Ingresses needs to know of other objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authentication {
+    secrets: Vec<(ObjectName, PasswordSecret)>,
+    services: Vec<(ObjectName, Backend)>,
+}
+
+impl Authentication {
+    pub(crate) fn add(&mut self, ingress: &ObjectName, auth: &Auth) {
+        if let Some(basic) = auth.basic.set() {
+            self.secrets.push((ingress.clone(), basic.secret.clone()));
+        }
+        if let Some(service) = auth.external.set().and_then(|external| external.service.as_ref()) {
+            self.services.push((ingress.clone(), service.clone()));
+        }
+    }
+
+    /// Secrets of users, each with an Ingress that asks for it; not each only once.
+    pub fn secrets(&self) -> impl Iterator<Item = (&ObjectName, &PasswordSecret)> {
+        self.secrets.iter().map(|(ingress, secret)| (ingress, secret))
+    }
+
+    /// Services that are asked who may come, in the same form.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Backend)> {
+        self.services.iter().map(|(ingress, service)| (ingress, service))
+    }
 }
 
 /// A host with or without `www.` that is sent to the host that is served.
@@ -143,6 +172,12 @@ impl Table {
     #[must_use]
     pub fn ingresses(&self) -> &[ObjectName] {
         &self.ingresses
+    }
+
+    /// What authentication needs of other objects.
+    #[must_use]
+    pub fn authentication(&self) -> &Authentication {
+        &self.authentication
     }
 
     /// What holds for the whole controller.

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use http::StatusCode;
-use roadstead_routes::{Access, Sources};
+use roadstead_routes::{Access, Guard};
 
 /// Whether a client may come.
 ///
@@ -13,9 +13,9 @@ use roadstead_routes::{Access, Sources};
 /// The status that it is sent away with: 403, or 503 where a list that guards the Ingress cannot be read.
 pub(super) fn admit_address(access: &Access, client: IpAddr) -> Result<(), StatusCode> {
     match (&access.deny, &access.allow) {
-        (Sources::Wrong, _) | (_, Sources::Wrong) => Err(StatusCode::SERVICE_UNAVAILABLE),
-        (Sources::Listed(denied), _) if denied.contains(client) => Err(StatusCode::FORBIDDEN),
-        (_, Sources::Listed(allowed)) if !allowed.contains(client) => Err(StatusCode::FORBIDDEN),
+        (Guard::Wrong, _) | (_, Guard::Wrong) => Err(StatusCode::SERVICE_UNAVAILABLE),
+        (Guard::Set(denied), _) if denied.contains(client) => Err(StatusCode::FORBIDDEN),
+        (_, Guard::Set(allowed)) if !allowed.contains(client) => Err(StatusCode::FORBIDDEN),
         _ => Ok(()),
     }
 }

@@ -16,12 +16,14 @@ use roadstead_routes::Scheme;
 use super::{
     Visit,
     balance::{selection, session_cookie},
+    headers::hide,
 };
 use crate::{
     answer::{AnswerBody, forwarded, plain},
     edge::Place,
     fields::{Hsts, Upgrade, X_REQUEST_ID, set_fields, to_client, to_upstream, wants_websocket},
     forwarded::Forwarded,
+    limiter::Held,
     tunnel,
     upstream::{Failure, RequestBody, Selection, Transport, UpstreamBody, send},
 };
@@ -70,9 +72,11 @@ async fn try_forward(
     visit.record.body = request.body().progress();
     let mut response = send(selection, &transport, request, &mut visit.record.trail).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(client, response, &transport);
+        let kept = visit.record.held.take();
+        return switch(client, response, &transport, kept);
     }
     to_client(response.headers_mut(), hsts(visit));
+    hide(visit, response.headers_mut());
     response.headers_mut().remove(UPGRADE);
     *response.version_mut() = Version::HTTP_11;
     Ok(forwarded(response))
@@ -132,9 +136,10 @@ fn switch(
     client: Option<(OnUpgrade, Arc<Place>)>,
     mut response: Response<UpstreamBody>,
     transport: &Transport,
+    held: Option<Held>,
 ) -> Result<Response<AnswerBody>, Failure> {
     let (client, place) = client.ok_or(Failure::Broken)?;
-    let held = (place, response.body_mut().take_in_use());
+    let held = (place, held, response.body_mut().take_in_use());
     tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, held);
     to_client(response.headers_mut(), Hsts::Leave);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));

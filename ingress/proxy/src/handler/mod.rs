@@ -7,17 +7,24 @@
 mod access;
 mod admit;
 mod balance;
+mod basic;
+mod cors;
+mod external;
 mod facts;
 mod forward;
+mod headers;
 mod host_tls;
+mod limit;
 mod redirects;
 mod rewrite;
 mod stages;
 mod visit;
+mod who;
 
+pub use basic::fuzz_authorization;
 pub(crate) use facts::RequestFacts;
 pub(crate) use facts::{first_named, joined};
-pub(crate) use visit::Visit;
+pub(crate) use visit::{Findings, Visit};
 
 use std::{
     convert::Infallible,
@@ -75,6 +82,9 @@ async fn answer(
 ) -> Response<AnswerBody> {
     let generation = live.generation.load_full();
     record.keep(&generation.table.options().log, request.headers());
+    if headers::is_blocked(&generation.table.options().blocks, origin, &request) {
+        return plain(StatusCode::FORBIDDEN);
+    }
     let mut refusal =
         host_tls::enforce(&generation, origin, host.to_str().unwrap_or_default(), &mut request).break_value();
     if let Some(refusal) = refusal.take_if(|_| origin.scheme == Scheme::Https) {
@@ -103,6 +113,7 @@ async fn answer(
         target: None,
         upstream_fields: Vec::new(),
         answer_fields: Vec::new(),
+        findings: Findings::default(),
         made_request_id: OnceLock::new(),
     };
     stages::run(visit, request).await

@@ -1,4 +1,4 @@
-//! The order of the stages. It is ingress-nginx's: redirects, who may come, how often, where to, how much, and only then an
+//! The order of the stages. It is ingress-nginx's: redirects, how often, who may come, where to, how much, and only then an
 //! endpoint.
 //!
 //! A stage before the endpoint is `fn(&mut Visit, &mut Request) -> ControlFlow<Response>`: it breaks with an answer of its own,
@@ -10,8 +10,10 @@ use std::ops::ControlFlow;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{Visit, access::admit_address, forward::forward, redirects::redirects, rewrite::rewrite};
-use crate::answer::{AnswerBody, plain};
+use super::{
+    Visit, cors, external, forward::forward, headers, limit::limit, redirects::redirects, rewrite::rewrite, who::who,
+};
+use crate::answer::AnswerBody;
 
 /// Whether the request goes on, or is answered here.
 pub(super) type Stage = ControlFlow<Response<AnswerBody>>;
@@ -28,15 +30,18 @@ pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) ->
 
 /// What happens to a request before an endpoint gets it.
 async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
+    headers::prepare(visit, request)?;
     // 1. Redirects of the Ingress.
     redirects(visit, request)?;
     if let Some(refusal) = visit.refusal.take() {
         return ControlFlow::Break(refusal);
     }
-    // 2. Who may come: source ranges, authentication.
-    who(visit)?;
-    // 3. How often: limits.
-    // 4. CORS preflight.
+    // 2. CORS preflights: a browser sends them without credentials.
+    cors::preflight(visit, request)?;
+    // 3. How often: limits, before the work of finding out who it is, as in nginx.
+    limit(visit)?;
+    // 4. Who may come: source ranges, authentication.
+    who(visit, request).await?;
     // 5. Where to: canaries.
     // 6. How much: the size of the body.
     // 7. As what: the rewritten path.
@@ -44,20 +49,15 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
     ControlFlow::Continue(())
 }
 
-/// Lets those on who may come.
-fn who(visit: &Visit<'_>) -> Stage {
-    let access = &visit.settings().access;
-    if access.is_open() {
-        return ControlFlow::Continue(());
-    }
-    match admit_address(access, visit.origin.peer) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(status) => ControlFlow::Break(plain(status)),
-    }
-}
-
 /// What happens to an answer before the client gets it, an endpoint's or one of our own.
 async fn after(visit: &Visit<'_>, response: &mut Response<AnswerBody>) {
+    let limits = &visit.settings().limits;
+    if limits.rate > 0 {
+        response.body_mut().slow_down(limits.rate, limits.rate_after);
+    }
+    external::set_cookies(visit, response);
+    cors::share(visit, response);
+    headers::set_on_answer(visit, response);
     for (name, value) in &visit.answer_fields {
         response.headers_mut().append(name.clone(), value.clone());
     }

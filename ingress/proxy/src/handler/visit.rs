@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderName, HeaderValue, Response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, uri::PathAndQuery};
 use roadstead_routes::{BackendId, Route, Settings};
 
 use crate::{
@@ -37,8 +37,21 @@ pub(crate) struct Visit<'a> {
     pub(crate) upstream_fields: Vec<(HeaderName, HeaderValue)>,
     /// Fields that stages add to whatever answer the client gets.
     pub(crate) answer_fields: Vec<(HeaderName, HeaderValue)>,
+    /// What the stages for who may come found out.
+    pub(crate) findings: Findings,
     /// Made for a request that brings none, once somebody asks.
     pub(crate) made_request_id: OnceLock<HeaderValue>,
+}
+
+/// What the stages for who may come hand to later ones.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// Fields of the controller's own on the answer.
+    pub(crate) added_fields: HeaderMap,
+    /// Cookies of the authentication service.
+    pub(crate) auth_cookies: Vec<HeaderValue>,
+    /// Access-Control-Allow-Origin, where the request's origin may ask.
+    pub(crate) cors_origin: Option<HeaderValue>,
 }
 
 impl Visit<'_> {

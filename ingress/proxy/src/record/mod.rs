@@ -23,6 +23,7 @@ use roadstead_routes::{BackendId, LogOptions, Route, Scheme};
 use crate::{
     control::{Generation, Live},
     fields::{Origin, X_REQUEST_ID},
+    limiter::Held,
     metrics::InFlight,
     upstream::{Progress, Trail},
 };
@@ -54,6 +55,8 @@ pub struct Record {
     pub head_bytes: u64,
     /// Tells how much of its body has come.
     pub body: Option<Progress>,
+    /// Its place among those of its client, where they are counted.
+    pub held: Option<Held>,
     /// The user that authentication found.
     pub user: Option<Box<str>>,
     /// What took it.
@@ -112,6 +115,7 @@ impl Record {
             fields: ClientFields::of(request.headers()),
             head_bytes: heads::request_bytes(request.method(), request.uri(), request.headers()),
             body: None,
+            held: None,
             user: None,
             taken: None,
             trail: Trail::default(),

@@ -119,6 +119,20 @@ pub(crate) fn edit(snapshot: &mut Snapshot, ingress: &str, change: impl FnOnce(&
     change(Arc::make_mut(object));
 }
 
+/// A Secret of no particular type.
+pub(crate) fn opaque_secret(snapshot: &mut Snapshot, name: &str, data: &[(&str, &str)]) {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
+    let secret = Secret { meta: meta(name), kind: "Opaque".to_owned(), data };
+    snapshot.secrets.insert(secret.meta.name.clone(), Arc::new(secret));
+}
+
+/// A ConfigMap in namespace `default`.
+pub(crate) fn config_map(snapshot: &mut Snapshot, name: &str, data: &[(&str, &str)]) {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let config_map = ConfigMap { meta: meta(name), data };
+    snapshot.config_maps.insert(config_map.meta.name.clone(), Arc::new(config_map));
+}
+
 /// A Secret of type kubernetes.io/tls.
 pub(crate) fn secret(snapshot: &mut Snapshot, name: &str, certificate: &str, key: &str) {
     secret_of(snapshot, name, "kubernetes.io/tls", &[("tls.crt", certificate), ("tls.key", key)]);

@@ -2,62 +2,48 @@
 //!
 //! A list that makes no sense must not open the door: what it guards is then closed, as ingress-nginx closes such a location.
 
-use super::{Reader, Wrong};
+use super::{Guard, Reader, Wrong};
 use crate::Networks;
 
 /// Who may come by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// These may not; asked first.
-    pub deny: Sources,
+    pub deny: Guard<Networks>,
     /// Where there is a list, only these may.
-    pub allow: Sources,
-}
-
-/// A list of networks, or why there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Sources {
-    /// Nothing was asked for.
-    #[default]
-    Unset,
-    /// These.
-    Listed(Networks),
-    /// The list makes no sense: nobody may come.
-    Wrong,
+    pub allow: Guard<Networks>,
 }
 
 impl Access {
     pub(super) fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
         Self {
-            deny: Sources::read(reader, &["denylist-source-range"], &base.deny),
-            allow: Sources::read(reader, &["allowlist-source-range", "whitelist-source-range"], &base.allow),
+            deny: sources(reader, &["denylist-source-range"], &base.deny),
+            allow: sources(reader, &["allowlist-source-range", "whitelist-source-range"], &base.allow),
         }
     }
 
     /// Whether every client may come, so that nobody need be asked.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.deny == Sources::Unset && self.allow == Sources::Unset
+        self.deny.is_unset() && self.allow.is_unset()
     }
 }
 
-impl Sources {
-    /// The first key that is there holds; the others are its older names.
-    fn read(reader: &mut Reader<'_>, keys: &[&'static str], base: &Self) -> Self {
-        let mut found = None;
-        for key in keys {
-            let sources = match reader.either(key).networks() {
-                Ok(None) => continue,
-                Ok(Some(networks)) => Self::Listed(Networks::new(networks)),
-                Err(Wrong) => {
-                    reader.complain(key, "guards the Ingress and cannot be read: its requests get 503");
-                    Self::Wrong
-                }
-            };
-            found.get_or_insert(sources);
-        }
-        found.unwrap_or_else(|| base.clone())
+/// The first key that is there holds; the others are its older names.
+fn sources(reader: &mut Reader<'_>, keys: &[&'static str], base: &Guard<Networks>) -> Guard<Networks> {
+    let mut found = None;
+    for key in keys {
+        let sources = match reader.either(key).networks() {
+            Ok(None) => continue,
+            Ok(Some(networks)) => Guard::Set(Networks::new(networks)),
+            Err(Wrong) => {
+                reader.complain(key, "guards the Ingress and cannot be read: its requests get 503");
+                Guard::Wrong
+            }
+        };
+        found.get_or_insert(sources);
     }
+    found.unwrap_or_else(|| base.clone())
 }
 
 #[cfg(test)]
@@ -68,15 +54,18 @@ mod tests {
         settings::{Options, Profile, Settings},
     };
 
-    fn listed(networks: &[&str]) -> Sources {
-        Sources::Listed(Networks::new(networks.iter().map(|text| crate::settings::network(text).unwrap())))
+    fn listed(networks: &[&str]) -> Guard<Networks> {
+        Guard::Set(Networks::new(networks.iter().map(|text| crate::settings::network(text).unwrap())))
     }
 
-    fn check(options: &[(&str, &str)], annotations: &[(&str, &str)], deny: &Sources, allow: &Sources, reported: usize) {
-        let mut ingress = fixture::ingress("default/web");
-        for (key, value) in annotations {
-            ingress.meta.annotations.insert(format!("nginx.ingress.kubernetes.io/{key}"), (*value).to_owned());
-        }
+    fn check(
+        options: &[(&str, &str)],
+        annotations: &[(&str, &str)],
+        deny: &Guard<Networks>,
+        allow: &Guard<Networks>,
+        reported: usize,
+    ) {
+        let ingress = fixture::annotated("default/web", annotations);
         let config_map = fixture::config_map("default/options", options);
         let mut problems = Vec::new();
         let options = Options::read(Some(&config_map), &mut problems);
@@ -87,7 +76,7 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_wrong_ones_close() {
-        let (unset, ten) = (Sources::Unset, listed(&["10.0.0.0/8"]));
+        let (unset, ten) = (Guard::Unset, listed(&["10.0.0.0/8"]));
         check(&[], &[], &unset, &unset, 0);
         check(&[], &[("whitelist-source-range", "10.0.0.0/8")], &unset, &ten, 0);
         check(&[], &[("allowlist-source-range", "10.0.0.0/8")], &unset, &ten, 0);
@@ -96,8 +85,8 @@ mod tests {
         check(&[], &[("denylist-source-range", "10.0.0.0/8")], &ten, &unset, 0);
         check(&[("whitelist-source-range", "10.0.0.0/8")], &[], &unset, &ten, 0);
         check(&[("whitelist-source-range", "11.0.0.0/8")], &both, &unset, &ten, 0);
-        check(&[], &[("whitelist-source-range", "10.0.0.0/8,oops")], &unset, &Sources::Wrong, 2);
-        check(&[], &[("denylist-source-range", "10.0.0.0/33")], &Sources::Wrong, &unset, 2);
+        check(&[], &[("whitelist-source-range", "10.0.0.0/8,oops")], &unset, &Guard::Wrong, 2);
+        check(&[], &[("denylist-source-range", "10.0.0.0/33")], &Guard::Wrong, &unset, 2);
         check(&[("denylist-source-range", "x")], &[("denylist-source-range", "10.0.0.0/8")], &ten, &unset, 2);
     }
 }

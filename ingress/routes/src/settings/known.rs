@@ -12,12 +12,14 @@ use std::{
 
 use roadstead_model::{Ingress, ObjectName, Problem};
 
-use super::{Options, Profile, Settings, reader::is_setting};
+use super::{ConfigMaps, Options, Profile, Settings, reader::is_setting};
 
 /// What the compilation before knew.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     options: Arc<Options>,
+    /// Where some settings stand.
+    config_maps: Arc<ConfigMaps>,
     entries: HashMap<ObjectName, Entry>,
     /// By the hash of what they were read from.
     shared: HashMap<u64, Arc<Settings>>,
@@ -38,6 +40,19 @@ impl Known {
         Self { options, ..Self::default() }
     }
 
+    /// Looks for the ConfigMaps that Ingresses name here.
+    pub(crate) fn among(self, config_maps: Arc<ConfigMaps>) -> Self {
+        Self { config_maps, ..self }
+    }
+
+    /// The ConfigMaps of a snapshot; the same object as before where they are equal.
+    pub(crate) fn config_maps_of(before: Option<&Self>, config_maps: &ConfigMaps) -> Arc<ConfigMaps> {
+        match before {
+            Some(before) if *before.config_maps == *config_maps => Arc::clone(&before.config_maps),
+            _ => Arc::new(config_maps.clone()),
+        }
+    }
+
     /// The settings of an Ingress, as `before` knows them or read anew; remembered either way.
     pub(crate) fn settings(
         &mut self,
@@ -49,6 +64,7 @@ impl Known {
         let name = &ingress.meta.name;
         let kept = before
             .filter(|before| Arc::ptr_eq(&before.options, &self.options))
+            .filter(|before| Arc::ptr_eq(&before.config_maps, &self.config_maps))
             .and_then(|before| before.entries.get(name))
             .filter(|entry| Arc::ptr_eq(&entry.ingress, ingress) && entry.profile == profile);
         let entry = match kept {
@@ -71,7 +87,7 @@ impl Known {
 
     fn read(&self, ingress: &Arc<Ingress>, profile: Profile) -> Entry {
         let mut problems = Vec::new();
-        let settings = Settings::of_ingress(ingress, profile, &self.options, &mut problems);
+        let settings = Settings::resolve(ingress, profile, &self.options, &self.config_maps, &mut problems);
         Entry { ingress: Arc::clone(ingress), profile, settings: Arc::new(settings), problems }
     }
 
@@ -114,7 +130,8 @@ mod tests {
         assert!(ask(&mut first, None, &other).0.redirects.ssl);
         assert_eq!(ask(&mut first, None, &wrong).1, 1);
 
-        let mut second = Known::new(Known::options_of(Some(&first), Options::default()));
+        let config_maps = Known::config_maps_of(Some(&first), &ConfigMaps::new());
+        let mut second = Known::new(Known::options_of(Some(&first), Options::default())).among(config_maps);
         assert!(Arc::ptr_eq(&settings, &ask(&mut second, Some(&first), &one).0), "not read again");
         assert_eq!(ask(&mut second, Some(&first), &wrong).1, 1, "and what was wrong is told again");
         let edited = annotated("default/one", "true");

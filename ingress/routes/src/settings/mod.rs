@@ -7,13 +7,21 @@
 
 mod access;
 mod affinity;
+mod auth;
 mod balance;
+mod basic;
+mod blocks;
 mod client_auth;
+mod cors;
 mod edge;
+mod external;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod guard;
+mod headers;
 mod hsts;
 mod known;
+mod limits;
 mod log;
 mod reader;
 mod redirect;
@@ -24,14 +32,25 @@ mod units;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
 
-pub use access::{Access, Sources};
+pub use access::Access;
 pub use affinity::{Affinity, AffinityMode, SameSite, SessionCookie};
+pub use auth::{Auth, Satisfy};
 pub use balance::{Balance, HashBy, Policy, Reach};
+pub use basic::{BasicAuth, PasswordSecret, SecretForm};
+pub use blocks::{Blocks, TextPattern};
 pub use client_auth::{ClientAuth, ClientAuthRules, ClientCertificate};
+pub use cors::{Cors, OriginPattern, Origins, fuzz_origin};
 pub use edge::EdgeOptions;
+pub use external::{AuthCache, AuthKeepalive, Cookies, ExternalAuth, Statuses};
+pub use guard::Guard;
+pub use headers::Headers;
+use headers::{header_name, header_templates, option_headers};
 pub use hsts::HstsOptions;
 pub(crate) use known::Known;
+pub use limits::Limits;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
+pub(crate) use reader::ConfigMaps;
+pub use reader::Namespaces;
 pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Moved;
@@ -39,6 +58,7 @@ pub use redirect::Redirects;
 pub use retries::{Cause, Causes, Retries};
 pub use rewrite::{Rewrite, RewriteTarget};
 pub use tls::{CipherOrder, TlsSettings, Versions};
+
 #[cfg(test)]
 pub(crate) use units::network;
 
@@ -65,6 +85,16 @@ pub struct Settings {
     pub retries: Retries,
     /// TLS of its hosts.
     pub tls: TlsSettings,
+    /// Who must say who they are.
+    pub auth: Auth,
+    /// How often a client may come.
+    pub limits: Limits,
+    /// What other origins' pages may do; `None` leaves that to the endpoint.
+    pub cors: Option<Cors>,
+    /// Fields that are set or hidden.
+    pub headers: Headers,
+    /// Which objects an Ingress may name.
+    pub namespaces: Namespaces,
 }
 
 /// Which habits an Ingress asks for.
@@ -88,12 +118,24 @@ pub struct Options {
     pub edge: EdgeOptions,
     /// Strict-Transport-Security.
     pub hsts: HstsOptions,
+    /// Whom nobody serves.
+    pub blocks: Blocks,
+    /// `add-headers`: set on every answer.
+    pub add_headers: Vec<(String, Template)>,
 }
 
 impl Settings {
     /// Reads one layer over another.
     fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
+        let cross = reader.option("allow-cross-namespace-resources").boolean();
+        let namespaces = match cross {
+            None => base.namespaces,
+            Some(true) => Namespaces::All,
+            Some(false) => Namespaces::Own,
+        };
+        reader.namespaces = namespaces;
         let settings = Self {
+            namespaces,
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
             rewrite: Rewrite::read(reader),
@@ -103,6 +145,10 @@ impl Settings {
             affinity: Affinity::read(reader),
             retries: Retries::read(reader, &base.retries),
             tls: TlsSettings::read(reader, &base.tls),
+            auth: Auth::read(reader, &base.auth),
+            limits: Limits::read(reader, &base.limits),
+            cors: Cors::read(reader),
+            headers: Headers::read(reader, &base.headers),
         };
         if settings.affinity.is_some() && settings.balance.reach == Reach::ClusterIp {
             reader.complain("affinity", "has no effect: with service-upstream the Service's own balancing chooses");
@@ -111,13 +157,14 @@ impl Settings {
     }
 
     /// The settings of an Ingress, and what of its annotations has no effect.
-    pub(crate) fn of_ingress(
+    pub(crate) fn resolve(
         ingress: &Ingress,
         profile: Profile,
         options: &Options,
+        config_maps: &ConfigMaps,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut reader = Reader::of_ingress(ingress, problems);
+        let mut reader = Reader::of_ingress(ingress, problems).among(config_maps);
         let mut settings = Self { profile, ..Self::read(&mut reader, &options.defaults) };
         if settings.tls.passthrough {
             // Nothing of HTTP is seen here, so nothing else that the annotations say can hold.
@@ -134,16 +181,42 @@ impl Settings {
 
 impl Options {
     /// The controller's options; without a ConfigMap the built-in ones.
-    pub(crate) fn read(config_map: Option<&ConfigMap>, problems: &mut Vec<Problem>) -> Self {
+    pub(crate) fn resolve(
+        config_map: Option<&ConfigMap>,
+        config_maps: &ConfigMaps,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let Some(config_map) = config_map else { return Self::default() };
-        let mut reader = Reader::of_config_map(config_map, problems);
+        let mut reader = Reader::of_config_map(config_map, problems).among(config_maps);
         let options = Self {
             defaults: Settings::read(&mut reader, &Settings::default()),
             log: LogOptions::read(&mut reader),
             edge: EdgeOptions::read(&mut reader),
             hsts: HstsOptions::read(&mut reader),
+            blocks: Blocks::read(&mut reader),
+            add_headers: option_headers(&mut reader, "add-headers").unwrap_or_default(),
         };
         reader.finish();
         options
+    }
+}
+
+/// For tests of one group, which name no ConfigMap.
+#[cfg(test)]
+impl Settings {
+    pub(crate) fn of_ingress(
+        ingress: &Ingress,
+        profile: Profile,
+        options: &Options,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        Self::resolve(ingress, profile, options, &ConfigMaps::new(), problems)
+    }
+}
+
+#[cfg(test)]
+impl Options {
+    pub(crate) fn read(config_map: Option<&ConfigMap>, problems: &mut Vec<Problem>) -> Self {
+        Self::resolve(config_map, &ConfigMaps::new(), problems)
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +28,23 @@ pub(crate) struct Reader<'a> {
     /// By the key without its prefix: the field to name in a problem, and the value.
     values: BTreeMap<&'a str, (String, &'a str)>,
     taken: BTreeSet<&'static str>,
+    /// Where settings that stand in ConfigMaps of their own are looked for.
+    config_maps: Option<&'a ConfigMaps>,
+    pub(super) namespaces: Namespaces,
     problems: &'a mut Vec<Problem>,
+}
+
+/// The ConfigMaps of a snapshot.
+pub(crate) type ConfigMaps = BTreeMap<ObjectName, Arc<ConfigMap>>;
+
+/// `allow-cross-namespace-resources`: which objects an Ingress may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Those of its own namespace: whoever may write an Ingress need not be allowed to read everybody's Secrets.
+    #[default]
+    Own,
+    /// All.
+    All,
 }
 
 /// Where a reader reads.
@@ -52,14 +69,65 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        Self { kind: "Ingress", name, layer: Layer::Annotations, values, taken: BTreeSet::new(), problems }
+        Self::new("Ingress", name, Layer::Annotations, values, problems)
     }
 
     pub(crate) fn of_config_map(config_map: &'a ConfigMap, problems: &'a mut Vec<Problem>) -> Self {
         let entries = config_map.data.iter();
         let values = entries.map(|(key, value)| (key.as_str(), (format!("data[{key}]"), value.as_str()))).collect();
         let name = &config_map.meta.name;
-        Self { kind: "ConfigMap", name, layer: Layer::Options, values, taken: BTreeSet::new(), problems }
+        Self::new("ConfigMap", name, Layer::Options, values, problems)
+    }
+
+    fn new(
+        kind: &'static str,
+        name: &'a ObjectName,
+        layer: Layer,
+        values: BTreeMap<&'a str, (String, &'a str)>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        let (taken, namespaces) = (BTreeSet::new(), Namespaces::default());
+        Self { kind, name, layer, values, taken, config_maps: None, namespaces, problems }
+    }
+
+    /// Looks for ConfigMaps here.
+    pub(crate) fn among(self, config_maps: &'a ConfigMaps) -> Self {
+        Self { config_maps: Some(config_maps), ..self }
+    }
+
+    /// An annotation that names an object that the Ingress may use.
+    pub(crate) fn own_object(&mut self, key: &'static str) -> Result<Option<ObjectName>, Wrong> {
+        let Some(object) = self.annotation(key).object()? else { return Ok(None) };
+        if self.namespaces == Namespaces::Own && object.namespace != self.name.namespace {
+            self.complain(
+                key,
+                format!("{object} is in another namespace, and allow-cross-namespace-resources is not set"),
+            );
+            return Err(Wrong);
+        }
+        Ok(Some(object))
+    }
+
+    /// The ConfigMap that an annotation names.
+    pub(crate) fn config_map(&mut self, key: &'static str) -> Result<Option<&'a ConfigMap>, Wrong> {
+        match self.own_object(key)? {
+            Some(object) => self.find(key, &object).map(Some).ok_or(Wrong),
+            None => Ok(None),
+        }
+    }
+
+    /// The ConfigMap that an option names.
+    pub(crate) fn option_config_map(&mut self, key: &'static str) -> Option<&'a ConfigMap> {
+        let object = self.option(key).object().ok().flatten()?;
+        self.find(key, &object)
+    }
+
+    fn find(&mut self, key: &'static str, object: &ObjectName) -> Option<&'a ConfigMap> {
+        let found = self.config_maps.and_then(|all| all.get(object)).map(Arc::as_ref);
+        if found.is_none() {
+            self.complain(key, format!("ConfigMap {object} does not exist"));
+        }
+        found
     }
 
     /// A key that means the same as an annotation and as an option of the ConfigMap.

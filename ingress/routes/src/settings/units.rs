@@ -24,6 +24,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
             "m" => Duration::from_secs(number.checked_mul(60)?),
             "h" => Duration::from_secs(number.checked_mul(3_600)?),
             "d" => Duration::from_secs(number.checked_mul(86_400)?),
+            "w" => Duration::from_secs(number.checked_mul(7 * 86_400)?),
             _ => return None,
         };
         total = total.checked_add(part)?;
