@@ -28,7 +28,7 @@ pub use service::{
 pub use socket::{MAX_SERVICE_NETWORKS, Network, NodeConfig, Peer, UdpReverseKey, node_address, node_flags};
 
 /// Number of the map layouts; part of the path under which maps and links are pinned.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// The programs' clock is the kernel's count of timer ticks (`jiffies64`), shifted by this: free to read, a quarter of a
 /// second to 2.6 s long. The program `clock` tells its time.
@@ -58,6 +58,8 @@ pub mod limits {
     pub const COUNTERS: u32 = 65_536;
     /// Bits of the filter, a power of two.
     pub const FILTER_BITS: u32 = 1 << 22;
+    /// Connected sockets whose names are remembered.
+    pub const SOCKET_PEERS: u32 = 131_072;
     /// Bytes of the ring of events, a power of two.
     pub const EVENTS: u32 = 1 << 20;
     /// Rejections a CPU sends in a unit of the programs' clock.

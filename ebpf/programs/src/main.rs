@@ -25,8 +25,8 @@ mod service;
 mod sock;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, SockContext, TcContext},
 };
 
 use crate::sock::Hook;
@@ -107,6 +107,12 @@ pub fn sock_peername4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn sock_peername6(ctx: SockAddrContext) -> i32 {
     sock::peer_name::<6>(&ctx)
+}
+
+/// The last close(2) of a socket.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    sock::released(&ctx)
 }
 
 /// The helpers that the programs call are for GPL-compatible programs.

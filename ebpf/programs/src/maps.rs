@@ -2,8 +2,7 @@
 
 use aya_ebpf::{
     bindings::bpf_fib_lookup,
-    btf_maps::SkStorage,
-    macros::{btf_map, map},
+    macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use roadstead_abi::{
@@ -65,9 +64,11 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 #[map]
 pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(limits::AFFINITY, 0);
 
-/// What a connected socket asked for; freed with the socket. The socket programs write and read.
-#[btf_map]
-pub(crate) static SOCKET_PEERS: SkStorage<Peer> = SkStorage::new();
+/// What a connected socket asked for, by its cookie; `sock_release` frees it. The socket programs write and read. Not a
+/// storage of the socket's own: that is allocated at every connect, which costs three times as much. LRU: what a socket
+/// of the kernel leaves, for which nobody calls `sock_release`, makes way.
+#[map]
+pub(crate) static SOCKET_PEERS: LruHashMap<u64, Peer> = LruHashMap::with_max_entries(limits::SOCKET_PEERS, 0);
 
 /// What a UDP socket asked for when it reached a backend. The socket programs write and read. LRU: a forgotten one
 /// costs the application a strange source address, not its flow.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_addr,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
-    programs::SockAddrContext,
+    programs::{SockAddrContext, SockContext},
 };
 use roadstead_abi::{
     Addr, AffinityKey, Backend, Be16, CtKey, DropReason, NodeConfig, Peer, SvcValue, UdpReverseKey, hook, kind, proto,
@@ -113,9 +113,7 @@ fn translate(ctx: &SockAddrContext, call: &Call) -> Result<Option<&'static Backe
         return Ok(None);
     }
     let verdict = decide(&found, origin, node.flags).map_err(|reason| Drop::of(reason, found.service))?;
-    // A TCP socket's is asked for only where it decides: making it costs as much as the choice.
-    let needs_cookie = call.protocol == proto::UDP || verdict.set.table.count > 0;
-    let cookie = if needs_cookie { socket_cookie(ctx) } else { 0 };
+    let cookie = socket_cookie(ctx);
     // One unconnected socket keeps to one backend as long as the set stays.
     let hash = select::cookie_hash(cookie, call.port);
     let client = AffinityKey::of_socket(netns, call.family, found.service);
@@ -124,7 +122,7 @@ fn translate(ctx: &SockAddrContext, call: &Call) -> Result<Option<&'static Backe
         Hook::SendMsg => service::choose_by(&found, &verdict.set, hash, &client)?,
     };
     let peer = Peer { asked: call.asked, backend: backend.addr, asked_port: call.port, backend_port: backend.port };
-    remember(ctx, call, cookie, peer);
+    remember(call, cookie, peer);
     counters::connection(found.service, id);
     tell(call, &found, backend);
     Ok(Some(backend))
@@ -170,15 +168,9 @@ fn is_for_packets(found: &SvcValue, origin: Origin, node: &NodeConfig, family: u
 
 /// Failing to remember costs the application the Service's address in getpeername, nothing else.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext, call: &Call, cookie: u64, peer: Peer) {
+fn remember(call: &Call, cookie: u64, peer: Peer) {
     if call.hook == Hook::Connect {
-        let mut value = peer;
-        // SAFETY: the map hands out the storage of the context's own socket.
-        let stored = unsafe { SOCKET_PEERS.get_or_insert_ptr_mut(ctx, Some(&mut value)) };
-        if !stored.is_null() {
-            // SAFETY: not null, and the storage lives as long as the socket.
-            unsafe { *stored = peer };
-        }
+        let _ = SOCKET_PEERS.insert(cookie, peer, 0);
     }
     if call.protocol == proto::UDP {
         let key = UdpReverseKey { cookie, addr: peer.backend, port: peer.backend_port, reserved: [0; 3] };
@@ -203,18 +195,23 @@ pub(crate) fn received<const FAMILY: u8>(ctx: &SockAddrContext) -> i32 {
 /// getpeername: the backend that the socket is connected to is called what the application called it.
 #[inline(always)]
 pub(crate) fn peer_name<const FAMILY: u8>(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: the map hands out the storage of the context's own socket.
-    let stored = unsafe { SOCKET_PEERS.get_ptr_mut(ctx) };
-    if stored.is_null() {
-        return ALLOW;
-    }
-    // SAFETY: not null, and the storage lives as long as the socket.
-    let peer = unsafe { *stored };
+    // SAFETY: copied out at once. The element may be another socket's by then, whose backend would have to be this one's.
+    let Some(peer) = (unsafe { SOCKET_PEERS.get(socket_cookie(ctx)) }).copied() else { return ALLOW };
     let sock = ctx.sock_addr;
     if address::<FAMILY>(sock) == peer.backend && port(sock) == peer.backend_port {
         set_address::<FAMILY>(sock, &peer.asked);
         set_port(sock, peer.asked_port);
     }
+    ALLOW
+}
+
+/// The last close: what the socket asked for is forgotten.
+#[inline(always)]
+pub(crate) fn released(ctx: &SockContext) -> i32 {
+    // SAFETY: the helper gets the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Most sockets have nothing there.
+    let _ = SOCKET_PEERS.remove(cookie);
     ALLOW
 }
 

@@ -27,6 +27,7 @@ mod netns {
     mod robust;
     mod rows;
     mod services;
+    mod sockets;
     mod speaker;
     mod stage;
     mod transfer;

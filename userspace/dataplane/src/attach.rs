@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions,
+    CgroupAttachMode, LinkOrder, Program, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions,
 };
 use nix::net::if_::if_nametoindex;
 
@@ -187,12 +187,21 @@ impl Programs {
     /// The pin is named by the cgroup too: one on another cgroup is not this one's.
     pub(crate) fn attach_socket_program(&mut self, name: &str, cgroup: &File) -> Result<(), BoxError> {
         let pin = self.pins.links().join(format!("{name}-{}", cgroup.metadata()?.ino()));
-        let program: &mut CgroupSockAddr = self.ebpf.program_mut(name).ok_or("no such program")?.try_into()?;
+        let program = self.ebpf.program_mut(name).ok_or("no such program")?;
         if replace(&pin, program.fd()?.as_fd())? {
             return Ok(());
         }
-        let id = program.attach(cgroup, CgroupAttachMode::Single)?;
-        let link: FdLink = program.take_link(id)?.try_into()?;
+        let link: FdLink = match program {
+            Program::CgroupSockAddr(program) => {
+                let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
+            }
+            Program::CgroupSock(program) => {
+                let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
+            }
+            _ => return Err("no program for sockets".into()),
+        };
         link.pin(&pin)?;
         Ok(())
     }

@@ -41,6 +41,7 @@ pub fn fill(pins: &Pins) -> Result<Vec<Fill>, MapError> {
         (map_names::CONNTRACK, hashed::<CtKey, CtEntry>(pins, map_names::CONNTRACK)?),
         (map_names::AFFINITY, hashed::<AffinityKey, Affinity>(pins, map_names::AFFINITY)?),
         (map_names::FRAGMENTS, hashed::<FragmentKey, FragmentPorts>(pins, map_names::FRAGMENTS)?),
+        (map_names::SOCKET_PEERS, hashed::<u64, Peer>(pins, map_names::SOCKET_PEERS)?),
         (map_names::UDP_REVERSE, hashed::<UdpReverseKey, Peer>(pins, map_names::UDP_REVERSE)?),
         (map_names::UPLINKS, hashed::<u32, u32>(pins, map_names::UPLINKS)?),
         (map_names::DROPS, drops(pins)?),

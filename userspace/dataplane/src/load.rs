@@ -20,8 +20,9 @@ use crate::{
     pins::{Pins, PinsError},
 };
 
-/// The programs that hook socket calls, by name in the object.
-pub const SOCKET_PROGRAMS: [&str; 8] = [
+/// The programs that hook socket calls, by name in the object. The one that forgets comes first.
+pub const SOCKET_PROGRAMS: [&str; 9] = [
+    "sock_release",
     "sock_connect4",
     "sock_connect6",
     "sock_sendmsg4",
@@ -179,6 +180,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         // The object holds no other kind; one that does is of another version and stays unloaded.
         _ => Ok(()),
     }

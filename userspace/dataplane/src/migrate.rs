@@ -28,7 +28,7 @@ pub struct Earlier {
     pins: Pins,
 }
 
-/// The layouts that were shipped, by ABI version.
+/// The layouts that were shipped, by ABI version. Version 3 lays out all that is read here as version 2 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     V1,
@@ -39,7 +39,7 @@ impl Layout {
     fn of(version: u32) -> Option<Self> {
         match version {
             1 => Some(Self::V1),
-            2 if ABI_VERSION != 2 => Some(Self::V2),
+            2 | 3 if ABI_VERSION != version => Some(Self::V2),
             _ => None,
         }
     }
