@@ -45,6 +45,14 @@ pub const fn filter_bit(salt: u64, addr: &Addr, port: Be16) -> u32 {
     (mix(salt ^ port.0 as u64, fold(addr)) >> 40) as u32 & (crate::limits::FILTER_BITS - 1)
 }
 
+/// The mark of a client in the map of those that have flows. The ports that stand for it in masqueraded flows have a mark
+/// of their own (`is_masqueraded` is 0 or 1): else one such flow would have every answer to the node looked up.
+#[inline(always)]
+#[must_use]
+pub const fn client_mark(addr: &Addr, is_masqueraded: u16) -> u32 {
+    filter_bit(salt::CLIENT, addr, Be16(is_masqueraded)) & (crate::limits::CLIENTS - 1)
+}
+
 /// Salts of [`filter_bit`].
 pub mod salt {
     /// An address with frontends, or with flows that came by one; port 0.
@@ -53,6 +61,8 @@ pub mod salt {
     pub const NODE: u64 = 0x9e6c_63d0_876a_3f6b;
     /// A backend with its port, one that flows lead to included.
     pub const BACKEND: u64 = 0x5851_f42d_4c95_7f2d;
+    /// A client with flows ([`client_mark`](super::client_mark)).
+    pub const CLIENT: u64 = 0xd1b5_4a32_d192_ed03;
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub mod limits {
     pub const COUNTERS: u32 = 65_536;
     /// Bits of the filter, a power of two.
     pub const FILTER_BITS: u32 = 1 << 22;
+    /// Marks of clients with flows, a power of two.
+    pub const CLIENTS: u32 = 1 << 17;
     /// Connected sockets whose names are remembered.
     pub const SOCKET_PEERS: u32 = 131_072;
     /// Bytes of the ring of events, a power of two.
@@ -110,6 +112,8 @@ pub mod map_names {
     pub const UPLINKS: &str = "UPLINKS";
     /// Conntrack.
     pub const CONNTRACK: &str = "CONNTRACK";
+    /// Which addresses answers of flows may go to.
+    pub const CLIENTS: &str = "CLIENTS";
     /// The address that a connected socket asked for.
     pub const SOCKET_PEERS: &str = "SOCKET_PEERS";
     /// The address that an unconnected UDP socket asked for.
@@ -120,7 +124,7 @@ pub mod map_names {
     pub const NODE: &str = "NODE";
 
     /// All of them, as they are pinned.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         SERVICES,
         SLOTS,
         BACKENDS,
@@ -133,6 +137,7 @@ pub mod map_names {
         FILTER,
         UPLINKS,
         CONNTRACK,
+        CLIENTS,
         SOCKET_PEERS,
         UDP_REVERSE,
         DROPS,

@@ -50,12 +50,12 @@ pub struct NodeConfig {
     pub node_port_last: u16,
     /// Bits of [`node_flags`].
     pub flags: u32,
-    /// Where cluster addresses come from; what no Service has there is dropped. The first `service_networks` count.
-    pub services: [Network; MAX_SERVICE_NETWORKS],
     /// How many of `services` count.
     pub service_networks: u32,
     /// Zero.
     pub reserved: u32,
+    /// Where cluster addresses come from; what no Service has there is dropped. The first `service_networks` count.
+    pub services: [Network; MAX_SERVICE_NETWORKS],
 }
 
 const _: () = assert!(size_of::<NodeConfig>() == 56 + 32 * MAX_SERVICE_NETWORKS);

@@ -2,7 +2,7 @@
 
 use roadstead_abi::{
     Addr, Be16, EndpointSet, SlotRange,
-    check::{SEED, mix},
+    check::{self, SEED, mix},
 };
 
 /// Source ports for forwarded flows, host order: two ranges that the kernel's default ephemeral range (32768-60999,
@@ -47,6 +47,13 @@ pub fn snat_port(hash: u32, attempt: u32) -> Be16 {
 pub fn is_snat_port(port: Be16) -> bool {
     let port = port.get();
     port >= 61_000 || (10_000..=29_999).contains(&port)
+}
+
+/// The mark of a client at the port that answers to it go to.
+#[inline(always)]
+#[must_use]
+pub fn client_mark(addr: &Addr, port: Be16) -> u32 {
+    check::client_mark(addr, u16::from(is_snat_port(port)))
 }
 
 /// A mix of a flow's addresses and ports; equal inputs give equal outputs on every node.

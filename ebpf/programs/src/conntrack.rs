@@ -99,6 +99,7 @@ pub(crate) fn create(
         }
         entry.write_reverse_key(key.proto, other_key);
         other_entry.check = other_key.check();
+        filter::mark_client(&other_key.dst, other_key.dport);
         match CONNTRACK.insert(&*other_key, &*other_entry, BPF_NOEXIST) {
             Ok(()) => return insert_forward(flow, entry, other_key),
             Err(EEXIST) => attempt += 1,
@@ -139,7 +140,11 @@ fn is_over(scratch: &mut Scratch, proto: u8) -> bool {
 /// same must not catch this one's.
 #[inline(always)]
 pub(crate) fn make_way(scratch: &mut Scratch, packet: &Packet) {
-    if !packet.is_opening() || !filter::may_be_backend(&scratch.key.dst, scratch.key.dport) {
+    let key = &scratch.key;
+    let may_be_left = packet.is_opening()
+        && filter::may_be_client(&key.src, key.sport)
+        && filter::may_be_backend(&key.dst, key.dport);
+    if !may_be_left {
         return;
     }
     scratch.other_key = scratch.key.reversed();

@@ -6,7 +6,9 @@ use roadstead_abi::{
     check::{filter_bit, salt},
 };
 
-use crate::maps::FILTER;
+use roadstead_datapath::select;
+
+use crate::maps::{CLIENTS, FILTER};
 
 /// Whether the address may have frontends, or flows that came by one.
 #[inline(always)]
@@ -24,6 +26,20 @@ pub(crate) fn may_be_node(addr: &Addr) -> bool {
 #[inline(always)]
 pub(crate) fn may_be_backend(addr: &Addr, port: Be16) -> bool {
     has(filter_bit(salt::BACKEND, addr, port))
+}
+
+/// Whether answers of a flow may go to the address and port.
+#[inline(always)]
+pub(crate) fn may_be_client(addr: &Addr, port: Be16) -> bool {
+    CLIENTS.get(select::client_mark(addr, port)).is_some_and(|mark| *mark != 0)
+}
+
+/// Marks the address and port that answers of a flow will go to, before there is one.
+#[inline(always)]
+pub(crate) fn mark_client(addr: &Addr, port: Be16) {
+    let Some(mark) = CLIENTS.get_ptr_mut(select::client_mark(addr, port)) else { return };
+    // SAFETY: the map returned the pointer; every writer stores the same word.
+    unsafe { mark.write(1) };
 }
 
 #[inline(always)]

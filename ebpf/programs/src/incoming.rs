@@ -8,7 +8,7 @@ use roadstead_datapath::way::Arrival;
 use crate::{
     conntrack, counters,
     drops::Drop,
-    filter,
+    filter, glance,
     maps::{SCRATCH, Scratch},
     open,
     packet::{self, Form, Packet, Parsed},
@@ -40,6 +40,9 @@ pub(crate) fn run(ctx: &TcContext, device: Device) -> i32 {
     // A tagged packet is met again on the VLAN's own device.
     // SAFETY: as above.
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return NEXT;
+    }
+    if device == Device::Internal && glance::is_nobodys(ctx) {
         return NEXT;
     }
     let Some(pointer) = SCRATCH.get_ptr_mut(device as u32) else { return NEXT };
@@ -97,7 +100,8 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     }
     // Flows first: they outlive the port or Service that they came by (kube-proxy never looks at an established flow
     // again), and they are most of the packets.
-    if conntrack::existing(scratch, packet).is_some() {
+    let may_be_known = to_frontend || to_our_port || filter::may_be_client(&key.dst, key.dport);
+    if may_be_known && conntrack::existing(scratch, packet).is_some() {
         return forward(ctx, scratch, packet);
     }
     if node.flags & node_flags::TAKING_OVER != 0 && !packet.is_opening() {

@@ -12,6 +12,7 @@ mod conntrack;
 mod counters;
 mod drops;
 mod filter;
+mod glance;
 mod icmp_error;
 mod incoming;
 mod maps;

@@ -64,6 +64,12 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 #[map]
 pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(limits::AFFINITY, 0);
 
+/// A mark for each address that answers of a flow may go to, set before the flow is created and never cleared. The packet
+/// programs write and read: traffic of clients without flows needs no lookup in the table. Words, because nobody else can
+/// write a part of an element.
+#[map]
+pub(crate) static CLIENTS: Array<u32> = Array::with_max_entries(limits::CLIENTS, 0);
+
 /// What a connected socket asked for, by its cookie; `sock_release` frees it. The socket programs write and read. Not a
 /// storage of the socket's own: that is allocated at every connect, which costs three times as much. LRU: what a socket
 /// of the kernel leaves, for which nobody calls `sock_release`, makes way.

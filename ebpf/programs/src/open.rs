@@ -1,7 +1,7 @@
 //! Opening a flow: what the verdict, the choice of a backend and the routing table make of its first packet.
 
 use aya_ebpf::programs::TcContext;
-use roadstead_abi::{Addr, AffinityKey, CtKey, DropReason, NodeConfig, ct_flags, kind, node_flags, svc_flags};
+use roadstead_abi::{Addr, AffinityKey, Be16, CtKey, DropReason, NodeConfig, ct_flags, kind, node_flags, svc_flags};
 use roadstead_datapath::{
     nat::NewFlow,
     select,
@@ -139,5 +139,11 @@ pub(crate) fn frontend(scratch: &mut Scratch, node: &NodeConfig, to_frontend: bo
 /// Whether the packet may be for a port of this node that is ours: a node port, or the source port of a masqueraded flow.
 #[inline(always)]
 pub(crate) fn is_for_our_port(key: &CtKey, node: &NodeConfig) -> bool {
-    (select::is_snat_port(key.dport) || service::is_node_port(node, key.dport)) && filter::may_be_node(&key.dst)
+    is_our_port(key.dport, node) && filter::may_be_node(&key.dst)
+}
+
+/// Whether the port would be ours at an address of this node.
+#[inline(always)]
+pub(crate) fn is_our_port(port: Be16, node: &NodeConfig) -> bool {
+    select::is_snat_port(port) || service::is_node_port(node, port)
 }

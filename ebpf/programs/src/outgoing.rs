@@ -8,7 +8,7 @@ use roadstead_datapath::way::Arrival;
 use crate::{
     conntrack, counters,
     drops::Drop,
-    filter,
+    filter, glance,
     maps::{SCRATCH, Scratch},
     open,
     packet::{self, Form, Packet, Parsed},
@@ -29,6 +29,9 @@ pub(crate) enum Device {
 pub(crate) fn run(ctx: &TcContext, device: Device) -> i32 {
     // SAFETY: the context is the kernel's, valid for the program's run.
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return NEXT;
+    }
+    if device == Device::Internal && glance::is_nobodys(ctx) {
         return NEXT;
     }
     let Some(pointer) = SCRATCH.get_ptr_mut(device as u32) else { return NEXT };
@@ -56,9 +59,11 @@ fn refuse(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Devic
 
 #[inline(always)]
 fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
-    let from_backend = filter::may_be_backend(&scratch.key.src, scratch.key.sport);
-    let to_frontend = filter::may_be_frontend(&scratch.key.dst);
-    if (from_backend || to_frontend) && conntrack::existing(scratch, packet).is_some() {
+    let key = &scratch.key;
+    let to_frontend = filter::may_be_frontend(&key.dst);
+    let may_be_known = to_frontend
+        || filter::may_be_client(&key.dst, key.dport) && filter::may_be_backend(&key.src, key.sport);
+    if may_be_known && conntrack::existing(scratch, packet).is_some() {
         return known(ctx, scratch, packet);
     }
     // Towards pods only those packets begin a flow that a socket of this node sends to an endpoint which is gone.

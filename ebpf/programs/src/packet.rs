@@ -16,8 +16,8 @@ const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 const ICMP_LEN: usize = 8;
 const FRAGMENT_LEN: usize = 8;
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
+pub(crate) const ETH_P_IP: u16 = 0x0800;
+pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
 const IPV6_FRAGMENT: u8 = 44;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -172,18 +172,18 @@ pub(crate) unsafe fn store<T: Copy>(pointer: *mut T, value: T) {
 
 /// A header whose bounds have been checked.
 #[derive(Clone, Copy)]
-struct Header<const LEN: usize>(*const u8);
+pub(crate) struct Header<const LEN: usize>(*const u8);
 
 impl<const LEN: usize> Header<LEN> {
     /// The header at an offset, if the packet is that long.
     #[inline(always)]
-    fn at(ctx: &TcContext, offset: usize) -> Option<Self> {
+    pub(crate) fn at(ctx: &TcContext, offset: usize) -> Option<Self> {
         Some(Self(ptr_at::<[u8; LEN]>(ctx, offset)?.cast()))
     }
 
     /// The integers or byte arrays at an offset in the header.
     #[inline(always)]
-    fn field<const OFFSET: usize, T: Copy>(self) -> T {
+    pub(crate) fn field<const OFFSET: usize, T: Copy>(self) -> T {
         const { assert!(OFFSET + size_of::<T>() <= LEN) };
         // SAFETY: `at` has checked the bounds of the header, and the assertion those of the field.
         let pointer = unsafe { self.0.add(OFFSET) }.cast::<T>();

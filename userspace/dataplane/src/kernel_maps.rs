@@ -46,6 +46,8 @@ pub struct KernelMaps {
 pub struct FlowMaps {
     /// Conntrack.
     pub conntrack: HashMap<MapData, CtKey, CtEntry>,
+    /// Marks of the clients that flows may have.
+    pub clients: Array<MapData, u32>,
     /// Clients that keep their backend.
     pub affinity: HashMap<MapData, AffinityKey, Affinity>,
     /// What UDP sockets asked for.
@@ -113,6 +115,7 @@ impl KernelMaps {
         };
         let flows = FlowMaps {
             conntrack: typed(&mut find, map_names::CONNTRACK)?,
+            clients: typed(&mut find, map_names::CLIENTS)?,
             affinity: typed(&mut find, map_names::AFFINITY)?,
             udp_reverse: typed(&mut find, map_names::UDP_REVERSE)?,
             drops: typed(&mut find, map_names::DROPS)?,

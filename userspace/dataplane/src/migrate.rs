@@ -11,6 +11,7 @@ use roadstead_abi::{
     ABI_VERSION, Addr, Backend, Be16, CtEntry, CtKey, EndpointSet, Peer, SlotRange, SvcKey, SvcValue, UdpReverseKey,
     ct_flags, map_names,
 };
+use roadstead_datapath::select;
 use tracing::{info, warn};
 
 use crate::{
@@ -121,6 +122,15 @@ impl Earlier {
         let mut copied = 0;
         for (key, bytes) in earlier.iter().filter_map(Result::ok) {
             let entry = CtEntry { check: key.check(), ..convert(&bytes) };
+            // The programs look for no flow of a client without the mark.
+            if entry.flags & ct_flags::REPLY != 0 {
+                let mark = select::client_mark(&key.dst, key.dport);
+                flows.clients.set(mark, 1, 0).map_err(|source| MapError {
+                    map: map_names::CLIENTS,
+                    operation: "write",
+                    source: Box::new(source),
+                })?;
+            }
             copied += usize::from(flows.conntrack.insert(key, entry, BPF_NOEXIST).is_ok());
         }
         Ok(copied)

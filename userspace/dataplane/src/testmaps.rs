@@ -9,6 +9,8 @@ use roadstead_abi::{
     map_names,
 };
 
+use roadstead_datapath::select;
+
 use crate::{
     explain::MemoryView,
     maps::{MapError, open},
@@ -26,12 +28,15 @@ pub struct TestMaps {
     networks: LpmTrie<MapData, Addr, u32>,
     ranges: LpmTrie<MapData, RangeData, u32>,
     conntrack: HashMap<MapData, CtKey, CtEntry>,
+    clients: Array<MapData, u32>,
     affinity: HashMap<MapData, AffinityKey, Affinity>,
     filter: Array<MapData, u64>,
     uplinks: HashMap<MapData, u32, u32>,
     drops: PerCpuHashMap<MapData, DropKey, u64>,
     /// Words of the filter that are not zero.
     written: Vec<u32>,
+    /// Marks that are set.
+    marked: Vec<u32>,
 }
 
 impl TestMaps {
@@ -50,11 +55,13 @@ impl TestMaps {
             networks: open(pins, map_names::NETWORKS)?,
             ranges: open(pins, map_names::RANGES)?,
             conntrack: open(pins, map_names::CONNTRACK)?,
+            clients: open(pins, map_names::CLIENTS)?,
             affinity: open(pins, map_names::AFFINITY)?,
             filter: open(pins, map_names::FILTER)?,
             uplinks: open(pins, map_names::UPLINKS)?,
             drops: open(pins, map_names::DROPS)?,
             written: (0..limits::FILTER_BITS / 64).collect(),
+            marked: (0..limits::CLIENTS).collect(),
         })
     }
 
@@ -75,6 +82,7 @@ impl TestMaps {
         replace(&mut self.vips, state.vips.iter().map(|(key, value)| (*key, *value)))?;
         replace(&mut self.node_addresses, state.node_addresses.iter().map(|(key, value)| (*key, *value)))?;
         replace(&mut self.conntrack, state.flows.iter().map(|(key, value)| (*key, *value)))?;
+        self.mark_clients(state.flows.keys())?;
         replace(&mut self.affinity, state.affinities.iter().map(|(key, value)| (*key, *value)))?;
         replace(&mut self.uplinks, uplinks.iter().map(|index| (*index, 1)))?;
         replace_trie(
@@ -102,6 +110,18 @@ impl TestMaps {
         let counted: Vec<_> = self.drops.keys().collect::<Result<_, _>>()?;
         counted.iter().try_for_each(|key| self.drops.remove(key))?;
         self.node.set(0, state.node.unwrap_or_default(), 0)
+    }
+}
+
+impl TestMaps {
+    /// Marks exactly the clients of these flows, as the programs do when they create one.
+    fn mark_clients<'a>(&mut self, flows: impl Iterator<Item = &'a CtKey>) -> Result<(), AyaMapError> {
+        for mark in self.marked.drain(..) {
+            self.clients.set(mark, 0, 0)?;
+        }
+        // Both directions' keys: what is marked in vain costs a lookup, as an answer of the filter in error.
+        self.marked.extend(flows.map(|key| select::client_mark(&key.dst, key.dport)));
+        self.marked.iter().try_for_each(|mark| self.clients.set(*mark, 1, 0))
     }
 }
 
