@@ -56,6 +56,10 @@ pub(crate) struct Agent {
     uplinks: Attached,
     internals: Attached,
     bridges: Attached,
+    /// Whether [`Agent::attach`] has come to the devices.
+    attached: bool,
+    /// The last look at the table found a flow that may be a healed one.
+    heals: bool,
     netns_cookie: u64,
     snapshot: Arc<Snapshot>,
     compiler: Compiler,
@@ -104,6 +108,8 @@ impl Agent {
             uplinks: Attached::new(Role::Uplink),
             internals: Attached::new(Role::Internal),
             bridges: Attached::new(Role::Bridge),
+            attached: false,
+            heals: false,
             netns_cookie,
             snapshot: Arc::default(),
             compiler,
@@ -130,6 +136,7 @@ impl Agent {
             self.programs.detach_sockets(None);
             accept_own_addresses();
         }
+        self.attached = true;
         self.follow_devices()?;
         if self.earlier.is_some() {
             self.copy_earlier_flows();
@@ -201,11 +208,13 @@ impl Agent {
         let changes = self.reconciler.apply(delta, removal(&self.snapshot), now);
         let took = now.elapsed();
         // Packets see the change by now; the rest can wait.
+        let bridged = self.follow_bridges();
         self.tell_conflicts(&conflicts);
         let serving = state.serving_node_ports();
         self.health_checks.follow(health_check::wanted(&self.snapshot, &self.node_name, &serving));
         // One failure keeps no other part from being programmed.
         node_written?;
+        bridged?;
         Ok((changes?.frontends, took))
     }
 
@@ -323,12 +332,32 @@ impl Agent {
         match conntrack::collect(&mut self.flows, time, may_go_on) {
             Ok(collected) => {
                 self.metrics.conntrack(&collected);
+                self.heals = collected.sends_datagrams;
+                if let Err(error) = self.follow_bridges() {
+                    warn!(error = format!("{error:#}"), "cannot attach to the bridges of pods");
+                }
                 if let Err(error) = self.reconciler.rebuild_filter(collected.frontends, collected.backends) {
                     warn!(error = format!("{error:#}"), "cannot write the filter");
                 }
             }
             Err(error) => warn!(%error, "cannot collect expired flows"),
         }
+    }
+
+    /// A bridge carries a program of its own only while it may be needed, since every packet of its pods would meet it:
+    /// where a process of this node may send to an endpoint that is gone, for which no port is left, and where the
+    /// bridge has ports without programs.
+    fn follow_bridges(&mut self) -> anyhow::Result<()> {
+        if !self.attached {
+            return Ok(());
+        }
+        let devices = &self.devices;
+        let uplinks = devices.uplinks(&self.flags.devices, &self.node_addresses(devices).0)?;
+        let bridges = devices.bridges(&uplinks);
+        let heals = self.heals || self.compiler.has_tombstones();
+        let wanted = if heals { bridges } else { devices.mixed(&bridges, &devices.pods(&uplinks), &uplinks) };
+        self.bridges.follow(&mut self.programs, &mut self.flows, &wanted)?;
+        Ok(())
     }
 
     fn follow_devices(&mut self) -> anyhow::Result<()> {
@@ -340,7 +369,6 @@ impl Agent {
         self.devices = devices;
         let devices = &self.devices;
         let wanted = devices.uplinks(&self.flags.devices, &self.node_addresses(devices).0)?;
-        self.bridges.follow(&mut self.programs, &mut self.flows, &devices.bridges(&wanted))?;
         let mut internal = devices.pods(&wanted);
         if self.flags.socket_lb == Switch::Off {
             // What this node's own processes send to its node ports.
@@ -349,6 +377,7 @@ impl Agent {
         if self.internals.follow(&mut self.programs, &mut self.flows, &internal)? {
             debug!(devices = ?internal, "attached to the devices of pods");
         }
+        self.follow_bridges()?;
         let index = |name: &String| if_nametoindex(name.as_str()).ok().map(|index| (index, name.clone()));
         let wanted = wanted.iter().filter_map(index).collect();
         if self.uplinks.follow(&mut self.programs, &mut self.flows, &wanted)? {

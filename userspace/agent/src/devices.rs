@@ -117,6 +117,19 @@ impl Devices {
         self.links.values().filter(is_bridge).map(|link| (link.index, link.name.clone())).collect()
     }
 
+    /// Those bridges that have a port which is up and neither a pod's device nor an uplink, such as an overlay's.
+    pub(crate) fn mixed(
+        &self,
+        bridges: &BTreeMap<u32, String>,
+        pods: &BTreeMap<u32, String>,
+        uplinks: &BTreeSet<String>,
+    ) -> BTreeMap<u32, String> {
+        let others = self.links.values().filter(|link| link.up && !uplinks.contains(&link.name));
+        let others = others.filter(|link| !pods.contains_key(&link.index));
+        let masters: BTreeSet<u32> = others.filter_map(|link| link.master).collect();
+        bridges.iter().filter(|(index, _)| masters.contains(index)).map(|(i, name)| (*i, name.clone())).collect()
+    }
+
     /// The device, the bridge or bond that it is a port of, and so on.
     fn with_masters<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Link> {
         let master = |link: &&Link| link.master.and_then(|index| self.links.get(&index));
@@ -233,6 +246,27 @@ mod tests {
         let expected: BTreeMap<_, _> =
             cases.into_iter().filter(|(_, is)| *is).map(|(link, _)| (link.index, link.name)).collect();
         assert_eq!(Devices::new(links, Vec::new(), &[]).pods(&uplinks), expected);
+    }
+
+    #[test]
+    fn bridges_with_ports_of_other_kinds_are_mixed() {
+        let port = |master, link| Link { master: Some(master), ..link };
+        let down = |link| Link { up: false, ..link };
+        let links = vec![
+            link(2, "eth0", ""),
+            link(3, "cni0", "bridge"),
+            port(3, link(4, "veth1", "veth")),
+            port(3, down(link(5, "vxlan1", "vxlan"))),
+            link(6, "br1", "bridge"),
+            port(6, link(7, "veth2", "veth")),
+            port(6, link(8, "vxlan2", "vxlan")),
+            link(9, "br2", "bridge"),
+            port(9, link(10, "eth1", "")),
+        ];
+        let (devices, uplinks) = (Devices::new(links, Vec::new(), &[]), names(&["eth0", "eth1"]));
+        let (bridges, pods) = (devices.bridges(&uplinks), devices.pods(&uplinks));
+        assert_eq!(bridges.keys().copied().collect::<Vec<_>>(), [3, 6, 9]);
+        assert_eq!(devices.mixed(&bridges, &pods, &uplinks), [(6, "br1".to_owned())].into());
     }
 
     #[test]

@@ -100,6 +100,12 @@ impl Compiler {
         Delta { frontends: self.claims.changes(), vips: self.vips.changes(), conflicts: self.claims.problems() }
     }
 
+    /// Whether any endpoint that is gone is a frontend still.
+    #[must_use]
+    pub fn has_tombstones(&self) -> bool {
+        !self.tombstones.is_empty()
+    }
+
     /// When the next tombstone falls: [`Compiler::update`] is due then, even without a new snapshot.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {

@@ -25,6 +25,8 @@ pub struct Collected {
     pub frontends: HashSet<Addr>,
     /// Endpoints that they lead to, likewise.
     pub backends: HashSet<EndpointAddress>,
+    /// Some flow of datagrams is sent on by the programs: it may be one of this node to an endpoint that is gone.
+    pub sends_datagrams: bool,
 }
 
 /// Frees expired pairs, halves whose other half is missing, and UDP flows to endpoints that answer no more (`may_go_on`
@@ -73,6 +75,7 @@ fn walk(
         } else if entry.flags & ct_flags::REPLY == 0 {
             collected.frontends.insert(key.dst);
             collected.backends.insert((entry.dst, entry.dport));
+            collected.sends_datagrams |= key.proto == proto::UDP && entry.ifindex != 0;
         }
     }
     for key in doomed.into_iter().flat_map(|(key, other)| [key, other]) {

@@ -1,4 +1,4 @@
-//! What the socket programs remember of a connection, and for how long.
+//! What the socket programs remember of a connection, and for how long; which programs stand in the way of others.
 
 use std::process::Command;
 
@@ -28,6 +28,21 @@ fn what_a_socket_asked_for_is_forgotten_with_it() {
         assert_eq!(report.broken, 0, "{report:?}");
         wait_until(LATE, "none is remembered", || remembered(&stage.lab) == 0).unwrap();
     }
+}
+
+/// A program there would cost every packet of the bridge's pods.
+#[test]
+fn a_bridge_of_pods_alone_carries_no_program() {
+    let Some(mut stage) = Stage::new("bridge", &["l"], &["r"]) else { return };
+    stage.serve(&Service::new("bridge", 67).endpoints(stage.ready(&["l", "r"])));
+    stage.start(&Path::Socket.flags());
+    let attached = status(&stage.lab);
+    assert!(attached.contains("int_out@"), "{attached}");
+    assert!(!attached.contains("bridge_out@"), "{attached}");
+    // An endpoint that is gone: the node's own sockets may be connected to it.
+    stage.serve(&Service::new("bridge", 67).endpoints(stage.ready(&["r"])));
+    wait_until(LATE, "the bridge carries a program", || status(&stage.lab).contains("bridge_out@"))
+        .unwrap_or_else(|error| panic!("{error}: {}", status(&stage.lab)));
 }
 
 /// Entries of the map of sockets.
