@@ -52,14 +52,19 @@ spec:
 }
 
 /// Killed when it is dropped.
-struct Program {
+pub(crate) struct Program {
     child: Child,
-    http: SocketAddr,
+    pub(crate) http: SocketAddr,
 }
 
 impl Program {
     /// Starts it on free ports, which it logs once it serves.
     fn start(manifests: &Path, state: &Path) -> Self {
+        Self::start_with(manifests, state, &[])
+    }
+
+    /// Starts it with more in its environment.
+    pub(crate) fn start_with(manifests: &Path, state: &Path, environment: &[(&str, &Path)]) -> Self {
         let any = "127.0.0.1:0";
         let mut child = Command::new(PROGRAM)
             .args(["run", "--log-format", "json", "--http", any, "--https", any, "--threads", "2"])
@@ -68,6 +73,7 @@ impl Program {
             .arg("--state-dir")
             .arg(state)
             .env("RUST_LOG", "info")
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

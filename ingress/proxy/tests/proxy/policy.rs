@@ -3,6 +3,7 @@
 mod access;
 mod cors;
 mod external;
+mod external_tls;
 mod headers;
 mod limits;
 mod passwords;

@@ -33,13 +33,10 @@ impl Access {
 fn sources(reader: &mut Reader<'_>, keys: &[&'static str], base: &Guard<Networks>) -> Guard<Networks> {
     let mut found = None;
     for key in keys {
-        let sources = match reader.either(key).networks() {
+        let sources = match reader.either(key).closing().networks() {
             Ok(None) => continue,
             Ok(Some(networks)) => Guard::Set(Networks::new(networks)),
-            Err(Wrong) => {
-                reader.complain(key, "guards the Ingress and cannot be read: its requests get 503");
-                Guard::Wrong
-            }
+            Err(Wrong) => Guard::Wrong,
         };
         found.get_or_insert(sources);
     }
@@ -85,8 +82,8 @@ mod tests {
         check(&[], &[("denylist-source-range", "10.0.0.0/8")], &ten, &unset, 0);
         check(&[("whitelist-source-range", "10.0.0.0/8")], &[], &unset, &ten, 0);
         check(&[("whitelist-source-range", "11.0.0.0/8")], &both, &unset, &ten, 0);
-        check(&[], &[("whitelist-source-range", "10.0.0.0/8,oops")], &unset, &Guard::Wrong, 2);
-        check(&[], &[("denylist-source-range", "10.0.0.0/33")], &Guard::Wrong, &unset, 2);
-        check(&[("denylist-source-range", "x")], &[("denylist-source-range", "10.0.0.0/8")], &ten, &unset, 2);
+        check(&[], &[("whitelist-source-range", "10.0.0.0/8,oops")], &unset, &Guard::Wrong, 1);
+        check(&[], &[("denylist-source-range", "10.0.0.0/33")], &Guard::Wrong, &unset, 1);
+        check(&[("denylist-source-range", "x")], &[("denylist-source-range", "10.0.0.0/8")], &ten, &unset, 1);
     }
 }

@@ -3,13 +3,8 @@
 //! These lists guard everything, so a wrong entry is left out and told, and the others hold: closing all hosts over one slip
 //! would be worse than what the list is against.
 
-use regex::bytes::{Regex, RegexBuilder};
-
 use super::{Reader, units};
-use crate::Networks;
-
-/// The largest compiled expression, in bytes.
-const MAX_EXPRESSION: usize = 256 << 10;
+use crate::{Case, Networks, Pattern};
 
 /// Clients that get 403.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,25 +18,13 @@ pub struct Blocks {
 }
 
 /// A value as nginx's `map` compares it: as a whole in whatever case, or by an expression behind `~` or `~*`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextPattern {
     /// The whole value.
     Whole(String),
     /// Part of it.
-    Expression(Box<Regex>),
+    Expression(Pattern),
 }
-
-impl PartialEq for TextPattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Whole(own), Self::Whole(other)) => own == other,
-            (Self::Expression(own), Self::Expression(other)) => own.as_str() == other.as_str(),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for TextPattern {}
 
 impl Blocks {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
@@ -75,12 +58,10 @@ impl TextPattern {
     fn parse(text: &str) -> Option<Self> {
         // Such a text may stand in quotes, as nginx's configuration has them.
         let text = text.trim_matches(['"', '\'']);
-        let expression = |text: &str, insensitive| {
-            RegexBuilder::new(text).case_insensitive(insensitive).size_limit(MAX_EXPRESSION).build().ok()
-        };
+        let expression = |text, case| Pattern::new(text, case).ok().map(Self::Expression);
         match (text.strip_prefix("~*"), text.strip_prefix('~')) {
-            (Some(text), _) => Some(Self::Expression(expression(text, true)?.into())),
-            (None, Some(text)) => Some(Self::Expression(expression(text, false)?.into())),
+            (Some(text), _) => expression(text, Case::Insensitive),
+            (None, Some(text)) => expression(text, Case::Sensitive),
             (None, None) => Some(Self::Whole(text.to_owned())),
         }
     }

@@ -81,7 +81,8 @@ impl Default for AuthKeepalive {
     }
 }
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
+/// Those of ingress-nginx but CONNECT, which asks for a tunnel.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 /// ingress-nginx's auth-cache-duration.
 const DEFAULT_DURATION: &str = "200 202 401 5m";
 
@@ -150,19 +151,18 @@ impl ExternalAuth {
         match Self::try_read(reader, keys) {
             Ok(None) => Guard::Unset,
             Ok(Some(auth)) => Guard::Set(auth),
-            Err(Wrong) => {
-                reader.complain(keys.url, "cannot be honoured as it stands: its requests get 503");
-                Guard::Wrong
-            }
+            // What is wrong has been told of the key that it stands under.
+            Err(Wrong) => Guard::Wrong,
         }
     }
 
     fn try_read(reader: &mut Reader<'_>, keys: &Keys) -> Result<Option<Self>, Wrong> {
-        let target = keys.value(reader, keys.url).strict("an http or https URL with known variables", url);
+        let target = keys.value(reader, keys.url).closing().strict("an http or https URL with known variables", url);
         let method = keys
             .value(reader, keys.method)
+            .closing()
             .strict("a method", |text| METHODS.iter().find(|method| **method == text).copied());
-        let response_headers = keys.value(reader, keys.response_headers).strict("names of headers", |text| {
+        let response_headers = keys.value(reader, keys.response_headers).closing().strict("names of headers", |text| {
             text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(header_name).collect::<Option<Vec<_>>>()
         });
         let parameter = keys.value(reader, keys.redirect_parameter).parse("a parameter's name", |text| {
@@ -214,7 +214,10 @@ impl Keys {
 fn own_headers(reader: &mut Reader<'_>) -> Result<Vec<(String, Template)>, Wrong> {
     let Some(config_map) = reader.config_map("auth-proxy-set-headers")? else { return Ok(Vec::new()) };
     header_templates(&config_map.data).map_err(|reason| {
-        reader.complain("auth-proxy-set-headers", format!("ConfigMap {}: {reason}", config_map.meta.name));
+        reader.complain(
+            "auth-proxy-set-headers",
+            format!("ConfigMap {}: {reason}; requests get 503", config_map.meta.name),
+        );
         Wrong
     })
 }
@@ -366,11 +369,11 @@ mod tests {
     #[test]
     fn what_cannot_be_honoured_closes_and_the_rest_falls_back() {
         assert_eq!(read(&[], 0), Guard::Unset);
-        assert_eq!(read(&[("auth-url", "nonsense")], 2), Guard::Wrong);
+        assert_eq!(read(&[("auth-url", "nonsense")], 1), Guard::Wrong);
         let url = ("auth-url", "http://auth.example/");
-        assert_eq!(read(&[url, ("auth-method", "FETCH")], 2), Guard::Wrong);
-        assert_eq!(read(&[url, ("auth-response-headers", "X-User, a b")], 2), Guard::Wrong);
-        assert_eq!(read(&[url, ("auth-proxy-set-headers", "gone")], 2), Guard::Wrong);
+        assert_eq!(read(&[url, ("auth-method", "FETCH")], 1), Guard::Wrong);
+        assert_eq!(read(&[url, ("auth-response-headers", "X-User, a b")], 1), Guard::Wrong);
+        assert_eq!(read(&[url, ("auth-proxy-set-headers", "gone")], 1), Guard::Wrong);
         let Guard::Set(plain) = read(&[url], 0) else { panic!("it is good") };
         assert_eq!(
             (plain.method, &plain.signin, plain.cookies, &plain.cache),

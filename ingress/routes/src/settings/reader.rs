@@ -20,6 +20,11 @@ pub(super) fn is_setting(key: &str) -> bool {
     PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
+/// What follows from a wrong value.
+const NO_EFFECT: &str = "it has no effect";
+/// What follows from a wrong value that guards the Ingress.
+const CLOSED: &str = "requests get 503";
+
 /// One layer of settings: an Ingress's annotations, or a ConfigMap's data.
 pub(crate) struct Reader<'a> {
     kind: &'static str,
@@ -95,13 +100,13 @@ impl<'a> Reader<'a> {
         Self { config_maps: Some(config_maps), ..self }
     }
 
-    /// An annotation that names an object that the Ingress may use.
+    /// An annotation that names an object that the Ingress may use. It guards the Ingress, as all that name objects do.
     pub(crate) fn own_object(&mut self, key: &'static str) -> Result<Option<ObjectName>, Wrong> {
-        let Some(object) = self.annotation(key).object()? else { return Ok(None) };
+        let Some(object) = self.annotation(key).closing().object()? else { return Ok(None) };
         if self.namespaces == Namespaces::Own && object.namespace != self.name.namespace {
             self.complain(
                 key,
-                format!("{object} is in another namespace, and allow-cross-namespace-resources is not set"),
+                format!("{object} is in another namespace, and allow-cross-namespace-resources is not set; {CLOSED}"),
             );
             return Err(Wrong);
         }
@@ -111,7 +116,7 @@ impl<'a> Reader<'a> {
     /// The ConfigMap that an annotation names.
     pub(crate) fn config_map(&mut self, key: &'static str) -> Result<Option<&'a ConfigMap>, Wrong> {
         match self.own_object(key)? {
-            Some(object) => self.find(key, &object).map(Some).ok_or(Wrong),
+            Some(object) => self.find(key, &object, CLOSED).map(Some).ok_or(Wrong),
             None => Ok(None),
         }
     }
@@ -119,13 +124,13 @@ impl<'a> Reader<'a> {
     /// The ConfigMap that an option names.
     pub(crate) fn option_config_map(&mut self, key: &'static str) -> Option<&'a ConfigMap> {
         let object = self.option(key).object().ok().flatten()?;
-        self.find(key, &object)
+        self.find(key, &object, "none of its fields is set")
     }
 
-    fn find(&mut self, key: &'static str, object: &ObjectName) -> Option<&'a ConfigMap> {
+    fn find(&mut self, key: &'static str, object: &ObjectName, consequence: &str) -> Option<&'a ConfigMap> {
         let found = self.config_maps.and_then(|all| all.get(object)).map(Arc::as_ref);
         if found.is_none() {
-            self.complain(key, format!("ConfigMap {object} does not exist"));
+            self.complain(key, format!("ConfigMap {object} does not exist; {consequence}"));
         }
         found
     }
@@ -133,7 +138,7 @@ impl<'a> Reader<'a> {
     /// A key that means the same as an annotation and as an option of the ConfigMap.
     pub(crate) fn either(&mut self, key: &'static str) -> Value<'_, 'a> {
         self.taken.insert(key);
-        Value { text: self.values.get(key).map(|(_, value)| *value), key, reader: self }
+        Value { text: self.values.get(key).map(|(_, value)| *value), key, reader: self, consequence: NO_EFFECT }
     }
 
     /// A key that is an annotation alone.
@@ -147,7 +152,11 @@ impl<'a> Reader<'a> {
     }
 
     fn in_layer(&mut self, layer: Layer, key: &'static str) -> Value<'_, 'a> {
-        if self.layer == layer { self.either(key) } else { Value { text: None, key, reader: self } }
+        if self.layer == layer {
+            self.either(key)
+        } else {
+            Value { text: None, key, reader: self, consequence: NO_EFFECT }
+        }
     }
 
     /// The namespace of the object that is read.
@@ -189,9 +198,16 @@ pub(crate) struct Value<'r, 'a> {
     reader: &'r mut Reader<'a>,
     key: &'static str,
     text: Option<&'a str>,
+    /// What follows where the value makes no sense.
+    consequence: &'static str,
 }
 
 impl<'a> Value<'_, 'a> {
+    /// The value guards the Ingress: where it makes no sense, the reader lets nobody in, and says so.
+    pub(crate) fn closing(self) -> Self {
+        Self { consequence: CLOSED, ..self }
+    }
+
     /// The text as it stands; an empty one counts as unset, as in ingress-nginx.
     pub(crate) fn text(self) -> Option<&'a str> {
         self.text.map(str::trim).filter(|text| !text.is_empty())
@@ -205,7 +221,7 @@ impl<'a> Value<'_, 'a> {
         let Some(text) = self.text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
         let value = read(text);
         if value.is_none() {
-            self.reader.complain(self.key, format!("must be {what}, not {text:?}; it has no effect"));
+            self.reader.complain(self.key, format!("must be {what}, not {text:?}; {}", self.consequence));
         }
         value.map(Some).ok_or(Wrong)
     }
@@ -255,7 +271,7 @@ impl<'a> Value<'_, 'a> {
     pub(crate) fn template(self) -> Result<Option<Template>, Wrong> {
         let Some(text) = self.text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
         Template::parse(text).map(Some).map_err(|error| {
-            self.reader.complain(self.key, format!("{text:?} {error}; it has no effect"));
+            self.reader.complain(self.key, format!("{text:?} {error}; {}", self.consequence));
             Wrong
         })
     }

@@ -3,16 +3,19 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use roadstead_model::Snapshot;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinHandle};
 
 use crate::{
-    client::{exchange, get, status},
+    client::{exchange, get, read_until, status},
     endpoint::TestEndpoint,
     objects::{annotate, config_map, empty, ingress, service},
     policy::with_options,
@@ -22,6 +25,7 @@ use crate::{
 /// Answers by path: `/STATUS`, or `/cookie/STATUS` with a cookie. Ends when it is dropped.
 struct AuthService {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
@@ -30,17 +34,19 @@ impl AuthService {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
-        let kept = Arc::clone(&seen);
+        let (kept, connections) = (Arc::clone(&seen), Arc::<AtomicUsize>::default());
+        let count = Arc::clone(&connections);
         let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
+            let mut served = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
                 let seen = Arc::clone(&kept);
                 let service = service_fn(move |request| answer(Arc::clone(&seen), request));
-                connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                served.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, seen, task }
+        Self { address, connections, seen, task }
     }
 
     fn url(&self, path: &str) -> String {
@@ -294,7 +300,7 @@ async fn what_cannot_be_honoured_lets_nobody_in() {
         assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), 503, "{more:?}");
         assert_eq!(status(&exchange(proxy.http, get("b.example", "/")).await), 200, "{more:?}");
         assert_eq!(web.requests(), 1, "{more:?}");
-        assert_eq!(proxy.metric("roadstead_ingress_config_problems{severity=\"warning\"}").as_deref(), Some("2"));
+        assert_eq!(proxy.metric("roadstead_ingress_config_problems{severity=\"warning\"}").as_deref(), Some("1"));
     }
     // Nobody listens there any more.
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -328,5 +334,68 @@ async fn the_controller_s_service_guards_whoever_has_none_of_its_own() {
         assert_eq!(asked, (asked_global, asked_own), "{annotations:?}");
         let challenge = get("a.example", "/.well-known/acme-challenge/token");
         assert_eq!(status(&exchange(proxy.http, challenge).await), 200, "{annotations:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_to_the_service_are_kept_as_the_ingress_says() {
+    for (more, expected) in [
+        (&[][..], 1),
+        (&[("auth-keepalive", "0")], 6),
+        (&[("auth-keepalive-requests", "2")], 3),
+        (&[("auth-keepalive-requests", "0")], 1),
+        (&[("auth-keepalive", "many"), ("auth-keepalive-timeout", "long")], 1),
+    ] {
+        let auth = AuthService::start().await;
+        let (_web, snapshot) = guarded(&auth, "/200", more).await;
+        let proxy = Proxy::start(snapshot);
+        for _ in 0..6 {
+            assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), 200, "{more:?}");
+        }
+        assert_eq!(auth.connections.load(Ordering::SeqCst), expected, "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_closed_its_connections_is_asked_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Answers one request of each connection, says that it stays, and leaves without a word at the second.
+    let service = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                read_until(&mut stream, "\r\n\r\n").await;
+            });
+        }
+    });
+    let auth = AuthService::start().await;
+    let (_web, mut snapshot) = guarded(&auth, "/200", &[]).await;
+    annotate(&mut snapshot, "web", &[("auth-url", &format!("http://{address}/"))]);
+    let proxy = Proxy::start(snapshot);
+    for _ in 0..4 {
+        assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), 200);
+    }
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_host_is_looked_up_by_its_name() {
+    let auth = AuthService::start().await;
+    let (_web, mut snapshot) = guarded(&auth, "/200", &[]).await;
+    let port = auth.address.port();
+    for (url, expected) in [
+        (format!("http://localhost:{port}/200"), 200),
+        (format!("http://localhost:{port}/403"), 403),
+        (format!("http://$arg_host:{port}/200"), 200),
+        (format!("http://nobody.invalid:{port}/200"), 500),
+        ("http://$arg_none/200".to_owned(), 500),
+    ] {
+        annotate(&mut snapshot, "web", &[("auth-url", &url)]);
+        let proxy = Proxy::start(snapshot.clone());
+        let answer = exchange(proxy.http, get("a.example", "/?host=localhost")).await;
+        assert_eq!(status(&answer), expected, "{url}: {answer}");
     }
 }
