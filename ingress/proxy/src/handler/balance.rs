@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderValue, Request,
     header::{COOKIE, USER_AGENT},
 };
-use roadstead_routes::{Reach, SameSite, Scheme, SessionCookie};
+use roadstead_routes::{Affinity, AffinityMode, Reach, SameSite, Scheme, SessionCookie};
 
 use super::{Visit, facts::RequestFacts};
 use crate::upstream::{Pool, Selection, Session};
@@ -42,6 +42,30 @@ pub(super) fn session_cookie(visit: &Visit<'_>, selection: &Selection) -> Option
     let location = visit.route.path.as_ref().map_or("/", |(_, path)| path);
     let text = written(cookie, &value, location, visit.origin.scheme, same_site, SystemTime::now());
     HeaderValue::from_str(&text).ok()
+}
+
+/// Whether the client has a session at this backend: its cookie says so. Canaries heed that, unless they are told not to
+/// (`affinity-canary-behavior`).
+pub(super) fn has_session(headers: &HeaderMap, affinity: &Affinity, pool: &Pool) -> bool {
+    let cookie = cookie_named(headers, &affinity.cookie.name);
+    cookie.and_then(session_backend) == Some(pool.backend_key().as_bytes())
+}
+
+/// The second part of a session's cookie.
+fn session_backend(value: &[u8]) -> Option<&[u8]> {
+    value.split(|byte| *byte == b'|').nth(1)
+}
+
+/// Reads a field `Cookie` as a client may send it, and chooses an endpoint by it in both modes; for fuzzing. Tells whether both
+/// found one, which they do whatever comes.
+#[must_use]
+pub fn fuzz_session(field: &[u8]) -> bool {
+    let Ok(value) = HeaderValue::from_bytes(field) else { return true };
+    let mut headers = HeaderMap::new();
+    headers.insert(COOKIE, value);
+    let cookie = cookie_named(&headers, "s");
+    let _ = cookie.and_then(session_backend);
+    [AffinityMode::Balanced, AffinityMode::Persistent].into_iter().all(|mode| Session::finds_endpoint(cookie, mode))
 }
 
 fn written(
@@ -151,6 +175,25 @@ mod tests {
                 &format!("INGRESSCOOKIE=a|b; Expires={expected}; Path=/app; HttpOnly"),
             );
         }
+    }
+
+    #[test]
+    fn a_cookie_tells_where_its_session_is() {
+        for (value, expected) in
+            [("a|b", Some("b")), ("a|b|c", Some("b")), ("a", None), ("a|", Some("")), ("|b", Some("b"))]
+        {
+            assert_eq!(session_backend(value.as_bytes()), expected.map(str::as_bytes), "{value}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_cookie_says_there_is_an_endpoint() {
+        for field in
+            ["", "s", "s=", "s=|", "s=x|y", "a=b; s=\u{7f}\u{e9}", "s=ffffffffffffffffffffffffffffffff|", ";;;=;s=;s"]
+        {
+            assert!(fuzz_session(field.as_bytes()), "{field:?}");
+        }
+        assert!(fuzz_session(b"s=\xff\xfe|\xfd"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod stages;
 mod visit;
 mod who;
 
+pub use balance::fuzz_session;
 pub use basic::fuzz_authorization;
 pub(crate) use facts::RequestFacts;
 pub(crate) use facts::{first_named, joined};

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use super::Reader;
+use super::{Reader, units::duration};
 use crate::Template;
 
 /// ingress-nginx's upstream-hash-by-subset-size.
@@ -85,8 +85,7 @@ impl Balance {
             max_fails: reader.either("upstream-max-fails").number(0).unwrap_or(base.max_fails),
             fail_timeout: reader
                 .either("upstream-fail-timeout")
-                .duration()
-                .filter(|time| !time.is_zero())
+                .parse("a time such as 10s, and not 0", |text| duration(text).filter(|time| !time.is_zero()))
                 .unwrap_or(base.fail_timeout),
         }
     }
@@ -163,5 +162,6 @@ mod tests {
         check(&[("upstream-max-fails", "0"), ("upstream-fail-timeout", "30s")], read, &patient, &[]);
         let keys = ["upstream-max-fails", "upstream-fail-timeout"];
         check(&[(keys[0], "many"), (keys[1], "long")], read, &Balance::default(), &keys);
+        check(&[(keys[1], "0")], read, &Balance::default(), &keys[1..]);
     }
 }

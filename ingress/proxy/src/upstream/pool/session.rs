@@ -6,9 +6,9 @@
 //! Unless `session-cookie-change-on-failure` says otherwise, a client whose endpoint fails is not sent to another one: that
 //! one does not know its session, and might end it. Such a client does not see ejections either.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use roadstead_routes::{Affinity, AffinityMode, Policy, SameSite};
+use roadstead_routes::{Affinity, AffinityMode, Endpoints, Policy, SameSite};
 
 use super::{endpoint::Endpoint, members::Members, policy::is_among};
 
@@ -34,6 +34,15 @@ impl Session {
         Self { known: endpoint.filter(|key| !key.is_empty()).map(<[u8]>::to_vec), drawn: None, same_site }
     }
 
+    /// Whether a session that begins with this cookie has an endpoint, of two that there are; for fuzzing.
+    pub(crate) fn finds_endpoint(cookie: Option<&[u8]>, mode: AffinityMode) -> bool {
+        let addresses = [80, 81].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let endpoints = Endpoints { ready: addresses.to_vec(), ..Endpoints::default() };
+        let members = Members::new(&endpoints, &Members::default(), "pool");
+        let mut session = Self::new(cookie, None);
+        session.bound(&members, mode).is_some() || session.begin(&members, mode, Policy::RoundRobin, &[]).is_some()
+    }
+
     /// What the cookie has to say of the endpoint, where it has to be set.
     pub(super) fn drawn(&self) -> Option<(&str, Option<SameSite>)> {
         Some((self.drawn.as_deref()?, self.same_site))
@@ -56,7 +65,17 @@ impl Session {
                 return Some(bound);
             }
         }
-        match affinity.mode {
+        self.begin(members, affinity.mode, policy, tried)
+    }
+
+    fn begin<'m>(
+        &mut self,
+        members: &'m Members,
+        mode: AffinityMode,
+        policy: Policy,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<&'m Arc<Endpoint>> {
+        match mode {
             AffinityMode::Balanced => self.draw(members, tried),
             AffinityMode::Persistent => {
                 let chosen = members.by_policy(policy, tried)?;

@@ -35,6 +35,8 @@ pub(crate) enum Script {
     Slow(Duration),
     /// Closes the connection without a word.
     Reset,
+    /// Closes it after this time.
+    ResetAfter(Duration),
 }
 
 /// An endpoint that keeps to its script, one request a connection; ends when it is dropped.
@@ -85,6 +87,7 @@ async fn act(mut stream: TcpStream, name: &str, script: Script, count: &AtomicUs
             answer(200)
         }
         Script::Reset => return,
+        Script::ResetAfter(time) => return tokio::time::sleep(time).await,
     };
     stream.write_all(text.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();

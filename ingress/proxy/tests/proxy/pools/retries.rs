@@ -64,6 +64,15 @@ async fn what_may_have_been_done_is_not_done_twice_unless_it_may_be() {
 }
 
 #[tokio::test]
+async fn no_other_endpoint_is_tried_when_the_time_for_it_is_over() {
+    let (timeout, late) = ("proxy-next-upstream-timeout", Script::ResetAfter(Duration::from_millis(300)));
+    let (good, bad) = outcomes(late, &get("a", "/"), &[(timeout, "100ms")]).await;
+    assert_eq!((good, bad), (3, 3), "each in turn");
+    let (good, bad) = outcomes(late, &get("a", "/"), &[(timeout, "1h")]).await;
+    assert_eq!((good, bad), (6, 0));
+}
+
+#[tokio::test]
 async fn the_last_answer_is_handed_on_whatever_it_is() {
     let (first, second) =
         (Scripted::start("first", Script::Status(503)).await, Scripted::start("second", Script::Status(503)).await);
