@@ -174,7 +174,7 @@ impl<'a> Fields<'a> {
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return Err(bad("field name is no token"));
         }
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let value = trim_whitespace(value.get(1..).unwrap_or_default());
         if !value.iter().all(|byte| is_value_byte(*byte)) {
             return Err(bad("field value holds a control character"));
         }
@@ -248,6 +248,14 @@ fn is_token(byte: u8) -> bool {
 /// every server does; browsers' older scripts send it.
 fn is_target_byte(byte: u8) -> bool {
     byte > 0x20 && byte != 0x7f && !b"<>\"#".contains(&byte)
+}
+
+/// Optional whitespace is spaces and tabs (RFC 9110, section 5.6.3); a form feed, which Rust trims as well, is none.
+fn trim_whitespace(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value.iter().rposition(is_text).map_or(start, |last| last + 1);
+    value.get(start..end).unwrap_or_default()
 }
 
 fn is_value_byte(byte: u8) -> bool {

@@ -178,8 +178,9 @@ impl<S> Guard<S> {
 
     /// Judges the head at the front of the buffer; false while it is incomplete.
     fn read_head(&mut self, seen: usize) -> bool {
-        // RFC 9112, section 2.2: an empty line before the request line is to be ignored.
-        if seen == 0 && self.buffer.starts_with(b"\r\n") {
+        // RFC 9112, section 2.2: empty lines before the request line are to be ignored. However many, else it would matter
+        // how they are cut into reads.
+        while seen == 0 && self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
         }
         let judged = match end_of_head(&self.buffer, seen) {
