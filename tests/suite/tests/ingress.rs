@@ -8,8 +8,10 @@
 
 #[cfg(test)]
 mod ingress {
+    mod browser;
     mod client;
     mod conformance;
+    mod curl;
     mod daemon;
     mod fields;
     mod frames;
@@ -23,4 +25,5 @@ mod ingress {
     mod slow;
     mod tls;
     mod vectors;
+    mod websocket;
 }

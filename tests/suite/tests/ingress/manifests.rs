@@ -1,9 +1,28 @@
 //! Manifests in few words: what a test does not care about is written here once.
 
+use std::net::SocketAddr;
+
 use super::pod::Pod;
 
+/// Where an endpoint is.
+pub(super) trait At {
+    fn at(&self) -> SocketAddr;
+}
+
+impl At for &Pod {
+    fn at(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl At for SocketAddr {
+    fn at(&self) -> SocketAddr {
+        *self
+    }
+}
+
 /// A Service with the port 8080 of name `http`. Each pod has a slice of its own, since slices have one port for all.
-pub(super) fn service(name: &str, pods: &[&Pod]) -> String {
+pub(super) fn service<A: At>(name: &str, pods: &[A]) -> String {
     let mut text = format!(
         r#"---
 apiVersion: v1
@@ -14,7 +33,7 @@ spec:
 "#
     );
     for (index, pod) in pods.iter().enumerate() {
-        let (ip, port) = (pod.address.ip(), pod.address.port());
+        let (ip, port) = (pod.at().ip(), pod.at().port());
         text.push_str(&format!(
             r#"---
 apiVersion: discovery.k8s.io/v1

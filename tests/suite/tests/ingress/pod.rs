@@ -4,7 +4,7 @@
 //! that waits until the pod lets go, `?stall` for a body that it does not read before.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -30,6 +30,17 @@ pub(super) fn host_address() -> Option<IpAddr> {
     found
 }
 
+/// So much of a body is kept.
+const BEGINNING: usize = 1_000;
+
+/// What a pod serves at a path in place of what it saw.
+pub(super) struct Page {
+    pub(super) path: &'static str,
+    /// Its Content-Type.
+    pub(super) kind: &'static str,
+    pub(super) body: &'static str,
+}
+
 /// A server; it answers no more when it is dropped.
 pub(super) struct Pod {
     pub(super) address: SocketAddr,
@@ -38,8 +49,10 @@ pub(super) struct Pod {
 
 struct State {
     name: String,
+    pages: &'static [Page],
     requests: AtomicUsize,
-    targets: Mutex<BTreeSet<String>>,
+    /// The beginning of the last body for each target.
+    bodies: Mutex<BTreeMap<String, String>>,
     gone: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
     held: Mutex<bool>,
@@ -55,12 +68,18 @@ impl State {
 
 impl Pod {
     pub(super) fn start(ip: IpAddr, name: &str) -> Self {
+        Self::site(ip, name, &[])
+    }
+
+    /// One that serves these pages.
+    pub(super) fn site(ip: IpAddr, name: &str, pages: &'static [Page]) -> Self {
         let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             name: name.to_owned(),
+            pages,
             requests: AtomicUsize::new(0),
-            targets: Mutex::default(),
+            bodies: Mutex::default(),
             gone: AtomicBool::new(false),
             open: Mutex::default(),
             held: Mutex::new(true),
@@ -78,7 +97,12 @@ impl Pod {
 
     /// Whether a request for this target has come.
     pub(super) fn has_seen(&self, target: &str) -> bool {
-        self.state.targets.lock().unwrap().contains(target)
+        self.last_body(target).is_some()
+    }
+
+    /// The beginning of the last body that came for this target.
+    pub(super) fn last_body(&self, target: &str) -> Option<String> {
+        self.state.bodies.lock().unwrap().get(target).cloned()
     }
 
     /// Answers what was held.
@@ -125,30 +149,37 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
     while let Some(mut seen) = read_head(&mut reader)? {
         state.requests.fetch_add(1, Ordering::SeqCst);
         seen.pod.clone_from(&state.name);
-        state.targets.lock().unwrap().insert(seen.target.clone());
+        state.bodies.lock().unwrap().insert(seen.target.clone(), String::new());
         let query = seen.target.split_once('?').map_or(String::new(), |(_, query)| query.to_owned());
         if query == "stall" {
             state.wait();
         }
         read_body(&mut reader, &mut seen)?;
+        state.bodies.lock().unwrap().insert(seen.target.clone(), seen.body.clone());
         if query == "hold" {
             state.wait();
         }
-        let large = query.strip_prefix("bytes=").map(|count| count.parse().map_err(io::Error::other)).transpose()?;
-        let told = seen.to_json().to_string();
-        let length = large.unwrap_or(told.len());
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nServer: pod\r\nDate: Wed, 25 Nov 2026 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        match large {
-            None => (&mut &*stream).write_all(format!("{head}{told}").as_bytes())?,
-            Some(count) => {
-                (&mut &*stream).write_all(head.as_bytes())?;
-                io::copy(&mut io::repeat(b'x').take(count as u64), &mut &*stream).map(drop)?;
-            }
-        }
+        answer(stream, state, &seen, &query)?;
     }
     Ok(())
+}
+
+fn answer(mut stream: &TcpStream, state: &State, seen: &Seen, query: &str) -> io::Result<()> {
+    let head = |kind: &str, length: u64| {
+        format!(
+            "HTTP/1.1 200 OK\r\nServer: pod\r\nDate: Wed, 25 Nov 2026 00:00:00 GMT\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    if let Some(count) = query.strip_prefix("bytes=") {
+        let count = count.parse().map_err(io::Error::other)?;
+        stream.write_all(head("text/plain", count).as_bytes())?;
+        return io::copy(&mut io::repeat(b'x').take(if seen.method == "HEAD" { 0 } else { count }), &mut stream)
+            .map(drop);
+    }
+    let page = state.pages.iter().find(|page| page.path == seen.target);
+    let told = seen.to_json().to_string();
+    let (kind, body) = page.map_or(("application/json", &*told), |page| (page.kind, page.body));
+    stream.write_all(format!("{}{body}", head(kind, body.len() as u64)).as_bytes())
 }
 
 /// One request as a pod saw it.
@@ -243,7 +274,7 @@ fn read_piece(reader: &mut impl BufRead, seen: &mut Seen, mut left: usize) -> io
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let keep = count.min(200usize.saturating_sub(seen.body.len()));
+        let keep = count.min(BEGINNING.saturating_sub(seen.body.len()));
         seen.body.push_str(&String::from_utf8_lossy(&buffer[..keep]));
         seen.length += count;
         left -= count;

@@ -36,6 +36,8 @@ const FRAMING: &[Row] = &[
     (501, "TE with a parameter", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\nG"),
     (501, "TE in quotes", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\nG"),
     (501, "TE empty", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\nG"),
+    (400, "TE behind a form feed", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0cchunked\r\n\r\n0\r\n\r\nG"),
+    (400, "CL before a form feed", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\x0c\r\n\r\nabcdG"),
     (400, "TE behind a vertical tab", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\nG"),
     (
         400,

@@ -80,6 +80,8 @@ fn is_there(package: &str) -> bool {
     match package {
         "gcc" => starts("cc"),
         "make" => starts("make"),
+        "curl" => starts("curl"),
+        "chromium-headless-shell" => starts("chromium-headless-shell") || starts("chromium"),
         "iproute2" => starts("ip"),
         "nftables" => starts("nft"),
         "iptables" => starts("iptables"),
