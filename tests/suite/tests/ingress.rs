@@ -10,11 +10,13 @@
 mod ingress {
     mod browser;
     mod client;
+    mod client_auth;
     mod conformance;
     mod curl;
     mod daemon;
     mod fields;
     mod frames;
+    mod grpc;
     mod hosts;
     mod http2;
     mod load;

@@ -1,5 +1,7 @@
 //! The targets: for each parser of foreign bytes its seeds, the words of its language, and what must hold.
 
+mod annotations;
+mod edge;
 mod head;
 mod manifest;
 mod segment;
@@ -30,8 +32,12 @@ pub const TARGETS: &[Target] = &[
     head::HEAD,
     head::CHUNKED,
     stream::STREAM,
+    edge::PROXY,
+    edge::HELLO,
     text::PATH,
     text::TEMPLATE,
+    annotations::ANNOTATIONS,
+    annotations::REWRITE,
     manifest::MANIFEST,
     segment::FRAME,
     segment::DATAGRAM,
@@ -82,6 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_the_proxy_protocol_keep_their_promises() {
+        check(&edge::PROXY, 20_000);
+    }
+
+    #[test]
+    fn client_hellos_keep_their_promises() {
+        check(&edge::HELLO, 10_000);
+    }
+
+    #[test]
     fn paths_keep_their_promises() {
         check(&text::PATH, 20_000);
     }
@@ -89,6 +105,16 @@ mod tests {
     #[test]
     fn templates_keep_their_promises() {
         check(&text::TEMPLATE, 20_000);
+    }
+
+    #[test]
+    fn annotations_keep_their_promises() {
+        check(&annotations::ANNOTATIONS, 5_000);
+    }
+
+    #[test]
+    fn rewrites_keep_their_promises() {
+        check(&annotations::REWRITE, 5_000);
     }
 
     #[test]

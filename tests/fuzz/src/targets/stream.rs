@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use roadstead_proxy::head::{Guard, MAX_HEAD_BYTES, Patience, end_of_head};
+use roadstead_proxy::head::{Guard, Limits, MAX_HEAD_BYTES, end_of_head};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     runtime::Runtime,
@@ -75,7 +75,10 @@ fn stream(bytes: &[u8]) -> u64 {
 /// Everything that the guard lets through of a stream that comes in reads of this size.
 fn read(bytes: &[u8], size: usize) -> (Vec<u8>, End) {
     let long = Duration::from_secs(3600);
-    let mut guard = Guard::new(Pieces { rest: bytes, size }, Patience { head: long, write: long });
+    let mut guard = Guard::new(
+        Pieces { rest: bytes, size },
+        Limits { head_bytes: MAX_HEAD_BYTES, head: long, body: long, write: long },
+    );
     let mut context = Context::from_waker(Waker::noop());
     let (mut out, mut space) = (Vec::new(), [0; 4096]);
     loop {
