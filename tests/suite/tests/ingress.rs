@@ -16,13 +16,13 @@ mod ingress {
     mod daemon;
     mod fields;
     mod frames;
-    mod grpc;
     mod hosts;
     mod http2;
     mod load;
     mod manifests;
     mod paths;
     mod pod;
+    mod quirks;
     mod robust;
     mod slow;
     mod tls;
