@@ -108,7 +108,7 @@ fn endpoints(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &Endpoint> {
     slices.iter().flat_map(|slice| &slice.endpoints)
 }
 
-fn service_port<'a>(service: &'a Service, wanted: &BackendPort) -> Option<&'a ServicePort> {
+pub(crate) fn service_port<'a>(service: &'a Service, wanted: &BackendPort) -> Option<&'a ServicePort> {
     let mut tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
     match wanted {
         BackendPort::Number(number) => tcp.find(|port| port.port == *number),

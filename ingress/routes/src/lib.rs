@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod app_protocol;
 mod class;
 mod compile;
 mod controller;
@@ -27,6 +28,7 @@ mod tls;
 #[cfg(test)]
 mod fixture;
 
+pub use app_protocol::app_protocol;
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
 pub use compile::{Compiled, compile, compile_after, same_inputs};
 pub use controller::Controller;

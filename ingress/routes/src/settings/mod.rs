@@ -15,6 +15,7 @@ mod client_auth;
 mod cors;
 mod edge;
 mod external;
+mod body;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod guard;
@@ -22,13 +23,16 @@ mod headers;
 mod hsts;
 mod known;
 mod limits;
+mod keepalive;
 mod log;
 mod reader;
 mod redirect;
 mod retries;
 mod rewrite;
 mod tls;
+mod transport;
 mod units;
+mod upstream_tls;
 
 use roadstead_model::{ConfigMap, Ingress, Problem};
 
@@ -48,6 +52,8 @@ use headers::{header_name, header_templates, option_headers};
 pub use hsts::HstsOptions;
 pub(crate) use known::Known;
 pub use limits::Limits;
+pub use body::{Body, Buffering};
+pub use keepalive::Keepalive;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub(crate) use reader::ConfigMaps;
 pub use reader::Namespaces;
@@ -59,8 +65,10 @@ pub use retries::{Cause, Causes, Retries};
 pub use rewrite::{Rewrite, RewriteTarget};
 pub use tls::{CipherOrder, TlsSettings, Versions};
 
+pub use transport::{Protocol, ReadAhead, Transport, Version};
 #[cfg(test)]
 pub(crate) use units::network;
+pub use upstream_tls::{SecretChoice, Sni, UpstreamTls, Verify, Versions};
 
 pub(crate) use crate::Template;
 
@@ -95,6 +103,12 @@ pub struct Settings {
     pub headers: Headers,
     /// Which objects an Ingress may name.
     pub namespaces: Namespaces,
+    /// How requests travel to endpoints.
+    pub transport: Transport,
+    /// How endpoints are spoken to over TLS.
+    pub upstream_tls: UpstreamTls,
+    /// What holds for the bodies of requests.
+    pub body: Body,
 }
 
 /// Which habits an Ingress asks for.
@@ -122,6 +136,8 @@ pub struct Options {
     pub blocks: Blocks,
     /// `add-headers`: set on every answer.
     pub add_headers: Vec<(String, Template)>,
+    /// How long connections to endpoints are kept.
+    pub keepalive: Keepalive,
 }
 
 impl Settings {
@@ -149,6 +165,9 @@ impl Settings {
             limits: Limits::read(reader, &base.limits),
             cors: Cors::read(reader),
             headers: Headers::read(reader, &base.headers),
+            transport: Transport::read(reader, &base.transport),
+            upstream_tls: UpstreamTls::read(reader, &base.upstream_tls),
+            body: Body::read(reader, &base.body),
         };
         if settings.affinity.is_some() && settings.balance.reach == Reach::ClusterIp {
             reader.complain("affinity", "has no effect: with service-upstream the Service's own balancing chooses");
@@ -196,6 +215,9 @@ impl Options {
             blocks: Blocks::read(&mut reader),
             add_headers: option_headers(&mut reader, "add-headers").unwrap_or_default(),
         };
+        let defaults = Settings::read(&mut reader, &Settings::default());
+        let (log, keepalive) = (LogOptions::read(&mut reader), Keepalive::read(&mut reader));
+        let options = Self { defaults, log, keepalive };
         reader.finish();
         options
     }
