@@ -91,6 +91,17 @@ impl AnswerBody {
         }
     }
 
+    /// Whether the answer is ours, not an endpoint's.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.content, Content::Own(_))
+    }
+
+    /// Leaves nothing of the content.
+    pub fn empty(&mut self) {
+        self.content = Content::Own(None);
+    }
+
     /// The body of an answer that has none, such as 101.
     #[must_use]
     pub fn without_content(mut self) -> Self {

@@ -9,7 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
 use roadstead_routes::{
-    Backend, BackendId, Compiled, Controller, Endpoints, Table, Target, compile_after, endpoints_of, same_inputs,
+    Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Table, Target, app_protocol, compile_after,
+    endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use crate::{
     policy::Policy,
     record::log::AccessLog,
     tls::{TlsChoice, TlsProfiles, TlsStore},
-    upstream::{Named, Needs, Pool},
+    upstream::{Named, Needs, Pool, TlsPolicies},
 };
 
 /// One generation of routes with the pools that they lead to. A request takes it once and keeps it to its end.
@@ -72,6 +73,10 @@ pub struct Live {
     pub certificates: Arc<ArcSwap<Certificates>>,
     /// What connections are served by.
     pub edge: ArcSwap<EdgePolicy>,
+    /// How endpoints are spoken to over TLS.
+    pub endpoint_tls: ArcSwap<TlsPolicies>,
+    /// What Services say that their ports speak, for those that say something.
+    pub app_protocols: ArcSwap<HashMap<Backend, Protocol>>,
     /// The counters.
     pub metrics: Metrics,
     /// The access log, where there is one.
@@ -98,6 +103,7 @@ pub struct Control {
     tls: TlsStore,
     profiles: Arc<TlsProfiles>,
     passwords: PasswordStore,
+    provider: Arc<CryptoProvider>,
     pools: HashMap<Backend, Arc<Pool>>,
     names: watch::Sender<Arc<[Named]>>,
     generations: u64,
@@ -117,12 +123,13 @@ impl Control {
     ) -> Result<Self, CertificateError> {
         let store = CertificateStore::new(Arc::clone(&provider))?;
         let certificates = Arc::new(ArcSwap::from_pointee(store.none()));
-        let tls = TlsStore::new(provider, Arc::new(Resolver(Arc::clone(&certificates))));
-        let edge = ArcSwap::from_pointee(EdgePolicy::default());
+        let tls = TlsStore::new(Arc::clone(&provider), Arc::new(Resolver(Arc::clone(&certificates))));
         let live = Arc::new(Live {
             generation: ArcSwap::default(),
             certificates,
-            edge,
+            edge: ArcSwap::from_pointee(EdgePolicy::default()),
+            endpoint_tls: ArcSwap::default(),
+            app_protocols: ArcSwap::default(),
             metrics,
             log: OnceLock::new(),
             policy: Policy::default(),
@@ -135,6 +142,7 @@ impl Control {
             tls,
             profiles: Arc::default(),
             passwords: PasswordStore::default(),
+            provider,
             pools: HashMap::new(),
             names: watch::Sender::new(Arc::from([])),
             generations: 0,
@@ -179,6 +187,7 @@ impl Control {
         );
         self.live.certificates.store(Arc::new(certificates));
         self.update_policy(&compiled.table, snapshot, &mut problems);
+        self.equip(&compiled.table, snapshot, &mut problems);
         let guarded = self.set_edge(&compiled.table, snapshot, &mut problems);
         if changed || guarded {
             self.swap(&compiled.table);
@@ -255,6 +264,16 @@ impl Control {
             }
             changed
         });
+    }
+
+    /// What requests need to reach endpoints beside their addresses.
+    fn equip(&self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+        let settings = table.routes().iter().map(|route| &route.settings.upstream_tls);
+        let policies = self.live.endpoint_tls.load().update(settings, snapshot, &self.provider);
+        policies.report(table, problems);
+        self.live.endpoint_tls.store(Arc::new(policies));
+        let named = |backend: &Backend| Some((backend.clone(), app_protocol(snapshot, backend)?));
+        self.live.app_protocols.store(Arc::new(table.backends().iter().filter_map(named).collect()));
     }
 
     fn swap(&mut self, table: &Arc<Table>) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRAILER, UPGRADE},
     request::Parts,
 };
 use hyper::{
@@ -17,6 +17,8 @@ use super::{
     Visit,
     balance::{selection, session_cookie},
     headers::hide,
+    outgoing::{Hop, outgoing},
+    transport::{body_rules, transport},
 };
 use crate::{
     answer::{AnswerBody, forwarded, plain},
@@ -30,34 +32,54 @@ use crate::{
 
 /// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
 pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let Some(pool) = visit.pool().cloned() else { return plain(StatusCode::SERVICE_UNAVAILABLE) };
-    let mut selection = selection(visit, &pool, &request);
-    let outcome = try_forward(visit, &mut selection, request).await;
+    let version = request.version();
+    let mut selection = visit.pool().map(|pool| selection(visit, pool, &request));
+    let (parts, body) = request.into_parts();
+    let transport = transport(visit);
+    let wire = transport.as_ref().ok().map(|transport| transport.wire);
+    let rules = body_rules(visit, parts.version, &parts.headers, wire);
+    // From here on, a body that nobody wants is taken off the client's hands however the request ends.
+    let body = RequestBody::new(body, rules);
+    let forwarded = match (transport, &mut selection) {
+        (Ok(transport), Some(selection)) => try_forward(visit, selection, &transport, parts, body).await,
+        (Ok(_), None) => Err(Failure::NoEndpoint),
+        (Err(failure), _) => Err(failure),
+    };
     visit.live.metrics.retried(visit.record.trail.steps().count().saturating_sub(1));
-    match outcome {
-        Ok(response) => {
-            let cookie = session_cookie(visit, &selection);
-            visit.answer_fields.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
-            response
-        }
-        Err(failure) => {
-            visit.live.metrics.failed(failure);
-            plain(status_of(failure))
-        }
+    if let (Ok(_), Some(selection)) = (&forwarded, &selection) {
+        let cookie = session_cookie(visit, selection);
+        visit.answer_fields.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
     }
+    forwarded.unwrap_or_else(|failure| {
+        visit.live.metrics.failed(failure);
+        let mut answer = plain(status_of(failure));
+        if version < Version::HTTP_2 && matches!(failure, Failure::TooLarge | Failure::SlowClient) {
+            // As nginx does, so that the client need not send the rest.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    })
 }
 
 async fn try_forward(
     visit: &mut Visit<'_>,
     selection: &mut Selection,
-    request: Request<Incoming>,
+    transport: &Transport,
+    mut parts: Parts,
+    mut body: RequestBody,
 ) -> Result<Response<AnswerBody>, Failure> {
-    let (mut parts, body) = request.into_parts();
+    visit.record.body = body.progress();
+    if is_too_long(visit, &parts.headers) {
+        return Err(Failure::TooLarge);
+    }
     let client = wish_to_upgrade(&mut parts, &body);
     let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
+    body.read_ahead().await?;
     if let Some(made) = visit.made_request_id.get() {
         parts.headers.entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
     }
+    let hop = Hop::of(&parts.headers);
+    let takes_trailers = hop.takes_trailers();
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
     if let Some(believed) = parts.extensions.remove::<Forwarded>() {
         believed.apply(&mut parts.headers);
@@ -67,19 +89,39 @@ async fn try_forward(
         parts.uri = Uri::from(target);
     }
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
-    let transport = Transport::default();
-    let request = outgoing(parts, body);
-    visit.record.body = request.body().progress();
-    let mut response = send(selection, &transport, request, &mut visit.record.trail).await?;
+    let request = outgoing(parts, body, hop, transport)?;
+    let mut response = send(selection, transport, request, &mut visit.record.trail).await?;
+    if has_too_large_head(visit, &response) {
+        return Err(Failure::BadAnswer);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let kept = visit.record.held.take();
-        return switch(client, response, &transport, kept);
+        return switch(client, response, transport, kept);
     }
+    let announced = response.headers().get(TRAILER).filter(|_| takes_trailers).cloned();
     to_client(response.headers_mut(), hsts(visit));
     hide(visit, response.headers_mut());
     response.headers_mut().remove(UPGRADE);
+    if let Some(announced) = announced {
+        response.headers_mut().insert(TRAILER, announced);
+    }
     *response.version_mut() = Version::HTTP_11;
     Ok(forwarded(response))
+}
+
+/// Whether a body is longer than its limit by its own word; one that does not tell is counted as it comes.
+fn is_too_long(visit: &Visit<'_>, headers: &HeaderMap) -> bool {
+    let Some(limit) = visit.settings().body.limit else { return false };
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length > limit)
+}
+
+/// Whether an answer's head is longer than `proxy-buffer-size`, counted as HTTP/1 writes it. nginx reads it into such a buffer.
+fn has_too_large_head(visit: &Visit<'_>, response: &Response<UpstreamBody>) -> bool {
+    let Some(limit) = visit.settings().transport.head_limit else { return false };
+    let fields = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let size = "HTTP/1.1 200 OK\r\n\r\n".len() + fields.sum::<usize>();
+    u64::try_from(size).is_ok_and(|size| size > limit)
 }
 
 fn hsts(visit: &Visit<'_>) -> Hsts {
@@ -91,29 +133,19 @@ fn hsts(visit: &Visit<'_>) -> Hsts {
 
 fn status_of(failure: Failure) -> StatusCode {
     match failure {
-        Failure::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-        Failure::Connect | Failure::Broken => StatusCode::BAD_GATEWAY,
+        Failure::NoEndpoint | Failure::NoTransport => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Connect | Failure::Broken | Failure::BadAnswer => StatusCode::BAD_GATEWAY,
         Failure::ConnectTimeout | Failure::Silent => StatusCode::GATEWAY_TIMEOUT,
         Failure::Client => StatusCode::BAD_REQUEST,
+        Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::SlowClient => StatusCode::REQUEST_TIMEOUT,
+        Failure::NoLength => StatusCode::LENGTH_REQUIRED,
     }
-}
-
-/// The request as an endpoint gets it: HTTP/1.1, origin form, the target as the client wrote it.
-fn outgoing(parts: Parts, body: Incoming) -> Request<RequestBody> {
-    let mut request = Request::new(RequestBody::new(body));
-    *request.method_mut() = parts.method;
-    *request.uri_mut() = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
-    *request.headers_mut() = parts.headers;
-    if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
-        // Unasked, hyper sends no body with GET and HEAD: the endpoint would take an emptied request for the whole one.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    request
 }
 
 /// The client's side of an upgrade, when the request asks for one in the only form that the guard lets through: without
 /// a body, on HTTP/1.1, with both fields. It comes with the connection's place, which the tunnel takes over.
-fn wish_to_upgrade(parts: &mut Parts, body: &Incoming) -> Option<(OnUpgrade, Arc<Place>)> {
+fn wish_to_upgrade(parts: &mut Parts, body: &RequestBody) -> Option<(OnUpgrade, Arc<Place>)> {
     let asked = parts.version == Version::HTTP_11
         && body.is_end_stream()
         && wants_websocket(&parts.headers)
@@ -131,7 +163,8 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Both sides leave HTTP: the bytes are copied from now on. An endpoint that upgrades unasked broke the protocol.
+/// Both sides leave HTTP: the bytes are copied from now on. An endpoint that upgrades unasked broke the protocol. As in
+/// nginx, the time within which an endpoint must say something is also that of a tunnel in which nobody does.
 fn switch(
     client: Option<(OnUpgrade, Arc<Place>)>,
     mut response: Response<UpstreamBody>,

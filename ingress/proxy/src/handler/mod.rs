@@ -12,12 +12,15 @@ mod cors;
 mod external;
 mod facts;
 mod forward;
+mod grpc;
 mod headers;
 mod host_tls;
 mod limit;
+mod outgoing;
 mod redirects;
 mod rewrite;
 mod stages;
+mod transport;
 mod visit;
 mod who;
 
@@ -60,6 +63,7 @@ pub async fn handle(
     if wanted_upgrade {
         request.extensions_mut().insert(place);
     }
+    let is_call = grpc::is_call(&request);
     root_empty_path(request.uri_mut());
     let mut response = match admit(&request) {
         Ok(admitted) => answer(&live, &origin, &mut record, admitted, request).await,
@@ -68,6 +72,9 @@ pub async fn handle(
     if wanted_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The guard stopped judging heads behind a wish to upgrade, so nothing more may be read as a request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if is_call {
+        grpc::translate(&mut response);
     }
     record.answered(&response);
     Ok(response.map(|body| body.recorded(record)))

@@ -163,7 +163,12 @@ impl Metrics {
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Broken => "broken",
             Failure::Silent => "timeout",
+            Failure::NoTransport => "no_transport",
+            Failure::NoLength => "no_length",
+            Failure::BadAnswer => "bad_answer",
             Failure::Client => "client",
+            Failure::TooLarge => "too_large",
+            Failure::SlowClient => "client_timeout",
         };
         self.upstream_errors.with_label_values(&[cause]).inc();
     }

@@ -1,30 +1,66 @@
-//! One request to one endpoint: over an idle connection where there is one, else over a new one.
+//! One request to one endpoint: over a connection that is there already, else over a new one.
 //!
 //! `send` chooses endpoints and decides what may be tried again; what is decided here is only that a connection which was
 //! dead before it could be used is no failure of its endpoint.
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, time::Instant};
 
-use http::{Method, Request, Response};
-use hyper::body::{Body, Incoming};
+use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
 use tokio::time::sleep_until;
 
-use super::{Failure, RequestBody, Trail, Transport, UpstreamBody, body::Progress, connection::Lease};
+use super::{
+    BodyFault, Failure, Progress, RequestBody, Trail, Transport, UpstreamBody,
+    connection::Lease,
+    http2,
+    request_body::{BodyClaim, Turn},
+    transport::Wire,
+};
 
 /// What one endpoint made of a request.
 pub(super) struct Attempt {
     /// The answer, whose body streams, or what became of it.
     pub(super) result: Result<Response<UpstreamBody>, Failure>,
-    /// The request once more, where it can still be sent whole.
-    pub(super) request: Option<Request<RequestBody>>,
+    /// The request once more, for another attempt.
+    pub(super) again: Again,
     /// Whether the endpoint may have begun to work on it.
     pub(super) reached: Reached,
+}
+
+/// A request after an attempt.
+pub(super) enum Again {
+    /// It was never sent.
+    Whole(Request<RequestBody>),
+    /// It was sent; this is what it was.
+    Copy(Copy),
+    /// It is the request's own fault.
+    Never,
+}
+
+impl Again {
+    /// Whether all of it can still be sent.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Copy(copy) => copy.body.is_whole(),
+            Self::Never => false,
+        }
+    }
+
+    /// The request, where all of it can still be sent. An attempt that is still going on gets no more of its body then.
+    pub(super) fn request(self) -> Option<Request<RequestBody>> {
+        match self {
+            Self::Whole(request) => Some(request),
+            Self::Copy(copy) => copy.request(),
+            Self::Never => None,
+        }
+    }
 }
 
 /// Whether an endpoint may know of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// It was never written.
+    /// It was never written, or the endpoint said that it left it alone.
     No,
     /// It was, in part at least.
     Perhaps,
@@ -37,17 +73,21 @@ pub(super) async fn attempt(
     mut request: Request<RequestBody>,
     trail: &mut Trail,
 ) -> Attempt {
-    while let Some(lease) = Lease::reuse(endpoint) {
+    while let Some(lease) = Lease::reuse(endpoint, transport) {
         trail.connected();
+        let repeatable = is_idempotent(request.method());
         let attempt = exchange(lease, transport, request, trail).await;
-        match attempt {
-            // The endpoint closed the connection as it was taken up again.
-            Attempt { result: Err(Failure::Broken), request: Some(same), reached }
-                if reached == Reached::No || is_idempotent(same.method()) =>
-            {
-                request = same;
-            }
-            attempt => return attempt,
+        // The endpoint closed the connection as it was taken up again.
+        let closed = matches!(attempt.result, Err(Failure::Broken)) && (attempt.reached == Reached::No || repeatable);
+        if !closed {
+            return attempt;
+        }
+        let Attempt { result, again, reached } = attempt;
+        let Some(same) = again.request() else { return Attempt { result, again: Again::Never, reached } };
+        request = same;
+        if transport.wire == Wire::Http2 {
+            // A shared connection stays where it is, and could refuse for ever.
+            break;
         }
     }
     match Lease::connect(endpoint, transport).await {
@@ -59,7 +99,7 @@ pub(super) async fn attempt(
             tracing::debug!(%endpoint, %error, "endpoint cannot be connected to");
             let timed_out = error.kind() == io::ErrorKind::TimedOut;
             let failure = if timed_out { Failure::ConnectTimeout } else { Failure::Connect };
-            Attempt { result: Err(failure), request: Some(request), reached: Reached::No }
+            Attempt { result: Err(failure), again: Again::Whole(request), reached: Reached::No }
         }
     }
 }
@@ -69,16 +109,38 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS)
 }
 
-/// A copy of a request that has no body and may be repeated.
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !is_idempotent(request.method()) || !request.body().is_end_stream() {
-        return None;
+/// A request's head beside a claim to its body: what is needed to send it once more.
+pub(super) struct Copy {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: BodyClaim,
+}
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            extensions: request.extensions().clone(),
+            body: request.body().claim(),
+        }
     }
-    let mut copy = Request::new(RequestBody::empty());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
+
+    /// The request, unless a part of its body is gone.
+    fn request(self) -> Option<Request<RequestBody>> {
+        let mut request = Request::new(self.body.body()?);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        Some(request)
+    }
 }
 
 async fn exchange(
@@ -87,50 +149,67 @@ async fn exchange(
     request: Request<RequestBody>,
     trail: &mut Trail,
 ) -> Attempt {
-    let copy = copy_of(&request);
+    let copy = Copy::of(&request);
     let progress = request.body().progress();
-    let failed = |failure, request| Attempt { result: Err(failure), request, reached: Reached::Perhaps };
-    match in_time(lease.sender.try_send_request(request), progress.as_ref(), transport).await {
-        None => failed(Failure::Silent, copy),
+    let failed = |failure, again| Attempt { result: Err(failure), again, reached: Reached::Perhaps };
+    match in_time(lease.send(request), progress.as_ref(), transport).await {
+        None => failed(Failure::Silent, Again::Copy(copy)),
         Some(Ok(response)) => {
             trail.answered(response.status());
             let silence = transport.read_timeout;
             let response = response.map(|body: Incoming| UpstreamBody::new(body, lease, silence));
-            Attempt { result: Ok(response), request: copy, reached: Reached::Perhaps }
+            Attempt { result: Ok(response), again: Again::Copy(copy), reached: Reached::Perhaps }
         }
         Some(Err(mut error)) => {
             if let Some(unsent) = error.take_message() {
-                return Attempt { result: Err(Failure::Broken), request: Some(unsent), reached: Reached::No };
+                return Attempt { result: Err(Failure::Broken), again: Again::Whole(unsent), reached: Reached::No };
             }
-            if progress.is_some_and(|progress| progress.step().failed) {
-                return failed(Failure::Client, None);
+            if let Some(fault) = progress.and_then(|progress| progress.step().fault) {
+                return failed(fault.into(), Again::Never);
             }
             let error = error.into_error();
-            tracing::debug!(%error, "endpoint gave no answer");
-            // Nothing of an answer had come, or it was none: only the first is worth another try.
-            let cut = error.is_incomplete_message() || error.is_canceled() || is_io(&error);
-            failed(Failure::Broken, copy.filter(|_| cut))
+            tracing::debug!(error = &error as &dyn std::error::Error, "endpoint gave no answer");
+            let reached = if http2::is_untouched(&error) { Reached::No } else { Reached::Perhaps };
+            let failure = if error.is_parse() { Failure::BadAnswer } else { Failure::Broken };
+            Attempt { result: Err(failure), again: Again::Copy(copy), reached }
         }
     }
 }
 
-fn is_io(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>()).is_some()
+impl From<BodyFault> for Failure {
+    fn from(fault: BodyFault) -> Self {
+        match fault {
+            BodyFault::Broken => Self::Client,
+            BodyFault::TooLarge => Self::TooLarge,
+            BodyFault::Slow => Self::SlowClient,
+        }
+    }
 }
 
-/// Waits for an answer as long as there is no silence: while the client's body moves, the endpoint has time.
+/// Waits for an answer as long as the endpoint is not silent: it has its time to take the request, then its time to answer.
+/// While the client has nothing to send, the endpoint has none to lose.
 async fn in_time<F: Future>(answer: F, progress: Option<&Progress>, transport: &Transport) -> Option<F::Output> {
     let mut answer = pin!(answer);
-    let mut last = Instant::now();
+    let began = Instant::now();
     loop {
-        tokio::select! {
-            output = &mut answer => return Some(output),
-            () = sleep_until((last + transport.read_timeout).into()) => {}
-        }
-        let moved = progress.map_or(last, |progress| progress.step().at);
-        if moved <= last {
+        let step = progress.map(Progress::step);
+        let (since, patience) = match step {
+            None => (began, transport.read_timeout),
+            Some(step) => match step.turn {
+                Turn::Over => (step.at.max(began), transport.read_timeout),
+                Turn::Endpoint => (step.at.max(began), transport.send_timeout),
+                Turn::Client => (Instant::now(), transport.send_timeout),
+            },
+        };
+        let (now, deadline) = (Instant::now(), since + patience);
+        if now >= deadline {
             return None;
         }
-        last = moved;
+        // Whose turn it is may change before then, and with it the patience.
+        let look_again = deadline.min(now + transport.read_timeout.min(transport.send_timeout));
+        tokio::select! {
+            output = &mut answer => return Some(output),
+            () = sleep_until(look_again.into()) => {}
+        }
     }
 }

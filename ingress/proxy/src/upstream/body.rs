@@ -1,111 +1,17 @@
-//! Bodies on their way through: the request's with a note of its progress, the answer's with the connection it came by.
+//! An answer's body on its way to the client; it holds the connection that it comes by.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::{connection::Lease, pool::InUse};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How far the client's body has come; shared by the body and the wait for the answer.
-#[derive(Clone, Debug)]
-pub struct Progress(Arc<Mutex<Step>>);
-
-/// Where a body stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    /// When the last bytes were taken.
-    pub(super) at: Instant,
-    /// Bytes of content so far.
-    pub(super) bytes: u64,
-    /// The client's stream broke or broke the rules.
-    pub(super) failed: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Step { at: Instant::now(), bytes: 0, failed: false })))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Step> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn step(&self) -> Step {
-        *self.lock()
-    }
-
-    /// Bytes of content that the client has sent so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes
-    }
-}
-
-/// A request's body, streamed from the client.
-pub struct RequestBody {
-    incoming: Option<Incoming>,
-    progress: Option<Progress>,
-}
-
-impl RequestBody {
-    /// No body: nothing of the request is lost when it must be sent again.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self { incoming: None, progress: None }
-    }
-
-    /// The client's body.
-    #[must_use]
-    pub fn new(incoming: Incoming) -> Self {
-        if incoming.is_end_stream() {
-            return Self::empty();
-        }
-        Self { incoming: Some(incoming), progress: Some(Progress::new()) }
-    }
-
-    /// The note of its progress; `None` where there is no body.
-    #[must_use]
-    pub fn progress(&self) -> Option<Progress> {
-        self.progress.clone()
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
-        if let Some(progress) = &self.progress {
-            let mut step = progress.lock();
-            step.at = Instant::now();
-            if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
-                step.bytes += data.map_or(0, |data| data.len() as u64);
-            }
-            step.failed |= matches!(frame, Some(Err(_)));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
+use super::{BoxError, connection::Lease, pool::InUse};
 
 /// An answer's body; holds the connection, and gives it back at the end.
 pub struct UpstreamBody {

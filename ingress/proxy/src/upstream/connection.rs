@@ -1,115 +1,122 @@
-//! Connections to endpoints, and the idle ones that this thread keeps.
+//! Connections to endpoints: opened, lent to requests, and given back.
+//!
+//! HTTP/1 connections serve one request at a time and wait idle for the next (`http1`), HTTP/2 ones are shared (`http2`). Both
+//! are kept by endpoint and trust, so that none ever serves a request that asked for other keys or another name.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    time::{Duration, Instant},
+use std::{future::Future, io, net::SocketAddr};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    RequestBody, Transport, http1, http2,
+    transport::{TlsTransport, Wire},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
-
-use super::{RequestBody, Transport};
-use crate::head::{MAX_HEAD_BYTES, MAX_HEADERS};
-
-/// nginx's upstream keepalive_timeout.
-const IDLE_TIME: Duration = Duration::from_secs(60);
-/// How long an endpoint may take to read the rest of a request that it has answered already.
-const REST_TIME: Duration = Duration::from_secs(5);
-/// ingress-nginx's upstream-keepalive-connections, which counts per worker as this does per thread.
-const MAX_IDLE: usize = 320;
-
-thread_local! {
-    static IDLE: RefCell<Idle> = RefCell::default();
+/// A connection, or a share of one, in use by one request.
+pub(super) enum Lease {
+    Http1(http1::Lease),
+    Http2(http2::Lease),
 }
 
-#[derive(Default)]
-struct Idle {
-    by_endpoint: HashMap<SocketAddr, Vec<(Instant, Sender)>>,
-    count: usize,
-}
-
-type Sender = SendRequest<RequestBody>;
-
-/// A connection in use by one request.
-pub(super) struct Lease {
-    pub(super) sender: Sender,
-    endpoint: SocketAddr,
+/// A new stream to an endpoint.
+pub(super) enum Stream {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Lease {
-    /// An idle connection of this thread, the one used last first.
-    pub(super) fn reuse(endpoint: SocketAddr) -> Option<Self> {
-        IDLE.with_borrow_mut(|idle| {
-            let waiting = idle.by_endpoint.get_mut(&endpoint)?;
-            while let Some((since, sender)) = waiting.pop() {
-                idle.count -= 1;
-                if sender.is_ready() && since.elapsed() < IDLE_TIME {
-                    return Some(Self { sender, endpoint });
-                }
-            }
-            None
-        })
+    /// A connection that this thread has already.
+    pub(super) fn reuse(endpoint: SocketAddr, transport: &Transport) -> Option<Self> {
+        match transport.wire {
+            Wire::Http10 => None,
+            Wire::Http11 => http1::Lease::reuse(&transport.key(endpoint)).map(Self::Http1),
+            Wire::Http2 => http2::Lease::share(&transport.key(endpoint)).map(Self::Http2),
+        }
     }
 
     /// A new connection.
     pub(super) async fn connect(endpoint: SocketAddr, transport: &Transport) -> io::Result<Self> {
-        let stream =
-            timeout(transport.connect_timeout, TcpStream::connect(endpoint)).await.map_err(|_| timed_out())??;
-        stream.set_nodelay(true)?;
-        let mut builder = http1::Builder::new();
-        builder.max_headers(MAX_HEADERS * 2).max_buf_size(MAX_HEAD_BYTES * 4);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // Ends when the sender is dropped, when the endpoint closes, or in an upgraded stream that the request's task owns.
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%endpoint, %error, "upstream connection ended");
+        let connecting = async {
+            match transport.wire {
+                Wire::Http10 | Wire::Http11 => http1::Lease::connect(endpoint, transport).await.map(Self::Http1),
+                Wire::Http2 => http2::Lease::connect(endpoint, transport).await.map(Self::Http2),
             }
-        });
-        Ok(Self { sender, endpoint })
+        };
+        let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        timeout(transport.connect_timeout, connecting).await.map_err(timed_out)?
+    }
+
+    /// Writes the request; the answer's head is waited for without holding the connection's sender.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(lease) => lease.send(request).await,
+            Self::Http2(lease) => lease.send(request).await,
+        }
     }
 
     /// Gives the connection back when the answer has been read to its end.
-    pub(super) fn release(mut self) {
-        if self.sender.is_closed() {
-            return;
+    pub(super) fn release(self) {
+        match self {
+            Self::Http1(lease) => lease.release(),
+            // Its share ends here.
+            Self::Http2(_) => {}
         }
-        if self.sender.is_ready() {
-            self.keep();
-            return;
-        }
-        // The endpoint answered before it had read the whole request: once it has, the connection is good again.
-        tokio::spawn(async move {
-            if matches!(timeout(REST_TIME, self.sender.ready()).await, Ok(Ok(()))) {
-                self.keep();
-            }
-        });
-    }
-
-    fn keep(self) {
-        IDLE.with_borrow_mut(|idle| {
-            if idle.count < MAX_IDLE {
-                idle.count += 1;
-                idle.by_endpoint.entry(self.endpoint).or_default().push((Instant::now(), self.sender));
-            }
-        });
     }
 }
 
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no connection in time")
+/// Opens a stream, over TLS where the transport asks for it.
+pub(super) async fn open(endpoint: SocketAddr, transport: &Transport) -> io::Result<Stream> {
+    let stream = TcpStream::connect(endpoint).await?;
+    stream.set_nodelay(true)?;
+    match &transport.tls {
+        None => Ok(Stream::Plain(TokioIo::new(stream))),
+        Some(tls) => {
+            let stream = secure(endpoint, stream, tls, transport.wire).await?;
+            Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
+        }
+    }
 }
 
-/// Closes this thread's idle connections that are over their time or closed by their endpoint.
+async fn secure(
+    endpoint: SocketAddr,
+    stream: TcpStream,
+    tls: &TlsTransport,
+    wire: Wire,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().into()));
+    let stream = TlsConnector::from(tls.policy.config(wire)).connect(name, stream).await?;
+    // An endpoint that chose nothing is believed to speak what the Ingress says.
+    match (wire, stream.get_ref().1.alpn_protocol()) {
+        (Wire::Http2, Some(protocol)) if protocol != b"h2" => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the endpoint does not speak HTTP/2"))
+        }
+        _ => Ok(stream),
+    }
+}
+
+/// Runs a connection until it ends by itself.
+pub(super) fn drive<F, E>(endpoint: SocketAddr, connection: F) -> tokio::task::JoinHandle<()>
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::error::Error + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%endpoint, error = &error as &dyn std::error::Error, "upstream connection ended");
+        }
+    })
+}
+
+/// Closes this thread's connections that are over their time or closed by their endpoint.
 pub fn sweep_idle() {
-    IDLE.with_borrow_mut(|idle| {
-        for waiting in idle.by_endpoint.values_mut() {
-            waiting.retain(|(since, sender)| since.elapsed() < IDLE_TIME && !sender.is_closed());
-        }
-        idle.by_endpoint.retain(|_, waiting| !waiting.is_empty());
-        idle.count = idle.by_endpoint.values().map(Vec::len).sum();
-    });
+    http1::sweep();
+    http2::sweep();
 }

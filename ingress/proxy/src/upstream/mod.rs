@@ -7,18 +7,29 @@
 mod attempt;
 mod body;
 mod connection;
+mod http1;
+mod http2;
+mod linger;
 mod names;
 mod pool;
+mod request_body;
 mod send;
+mod tls;
+mod tls_verify;
 mod trail;
 mod transport;
 
-pub use body::{Progress, RequestBody, UpstreamBody};
+pub use body::UpstreamBody;
 pub use connection::sweep_idle;
+pub use linger::Linger;
 pub use names::{Named, keep_resolved};
 pub use pool::{Census, Needs, Pool};
 pub(crate) use pool::{InUse, Outcome, Selection, Session};
+pub use request_body::{BodyFault, BodyRules, Progress, RequestBody};
 pub use send::Failure;
 pub(crate) use send::send;
+pub use tls::{PolicyName, TlsError, TlsPolicies, TlsPolicy};
 pub use trail::{Step, Trail};
-pub use transport::Transport;
+pub use transport::{TlsTransport, Transport, Wire};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -20,16 +20,26 @@ use super::{
 pub enum Failure {
     /// There is no endpoint: 503.
     NoEndpoint,
+    /// What the Ingress asks for cannot be done, or not safely: 503.
+    NoTransport,
     /// No endpoint could be connected to: 502.
     Connect,
     /// None could be connected to in time: 504.
     ConnectTimeout,
     /// The endpoint broke the connection or the protocol: 502.
     Broken,
+    /// What the endpoint sent is no answer, or has too large a head: 502.
+    BadAnswer,
     /// The endpoint did not answer in time: 504.
     Silent,
     /// The client broke its own request: 400.
     Client,
+    /// The client's body is longer than its limit: 413.
+    TooLarge,
+    /// The client paused for too long within its body: 408.
+    SlowClient,
+    /// HTTP/1.0 cannot carry a body of unknown length: 411.
+    NoLength,
 }
 
 impl Failure {
@@ -37,8 +47,14 @@ impl Failure {
     fn cause(self) -> Option<Cause> {
         match self {
             Self::Connect | Self::Broken => Some(Cause::Error),
+            Self::BadAnswer => Some(Cause::InvalidHeader),
             Self::ConnectTimeout | Self::Silent => Some(Cause::Timeout),
-            Self::NoEndpoint | Self::Client => None,
+            Self::NoEndpoint
+            | Self::NoTransport
+            | Self::Client
+            | Self::TooLarge
+            | Self::SlowClient
+            | Self::NoLength => None,
         }
     }
 }
@@ -58,13 +74,15 @@ pub(crate) async fn send(
     loop {
         trail.begin(in_use.address());
         let repeatable = budget.may_repeat(request.method());
-        let Attempt { result, request: same, reached } = attempt(in_use.address(), transport, request, trail).await;
+        let Attempt { result, again, reached } = attempt(in_use.address(), transport, request, trail).await;
         selection.note(&mut in_use, outcome(&result));
-        let goes_on = (repeatable || reached == Reached::No) && budget.allows(&result);
-        let next = same.filter(|_| goes_on).and_then(|same| {
+        let goes_on = (repeatable || reached == Reached::No) && budget.allows(&result) && again.is_whole();
+        let next = goes_on.then(|| {
             selection.leave(&in_use);
-            Some((same, selection.next()?))
+            selection.next()
         });
+        // Only now, for it takes the body from an attempt whose answer may be handed on instead.
+        let next = next.flatten().and_then(|next| Some((again.request()?, next)));
         match next {
             Some(next) => (request, in_use) = next,
             None => return result.map(|response| response.map(|body| body.holding(in_use))),
@@ -76,7 +94,7 @@ fn outcome(result: &Result<Response<UpstreamBody>, Failure>) -> Outcome {
     match result {
         Ok(_) => Outcome::Answered,
         Err(Failure::Connect | Failure::ConnectTimeout | Failure::Broken) => Outcome::Unreachable,
-        Err(Failure::Silent | Failure::Client | Failure::NoEndpoint) => Outcome::Unknown,
+        Err(_) => Outcome::Unknown,
     }
 }
 

@@ -16,9 +16,11 @@ mod pools;
 mod proxy;
 mod routing;
 mod rules;
+mod scripted;
 mod streams;
 mod telling;
 mod tls;
+mod transport;
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@ use roadstead_model::{
     ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
+use roadstead_routes::Controller;
+
 fn meta(name: &str) -> Metadata {
     let name = ObjectName::new("default", name);
     Metadata { name, labels: BTreeMap::new(), annotations: BTreeMap::new(), created: None }
@@ -131,6 +133,15 @@ pub(crate) fn config_map(snapshot: &mut Snapshot, name: &str, data: &[(&str, &st
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let config_map = ConfigMap { meta: meta(name), data };
     snapshot.config_maps.insert(config_map.meta.name.clone(), Arc::new(config_map));
+}
+
+/// Options of the controller, and the controller that goes by them.
+pub(crate) fn controller(snapshot: &mut Snapshot, data: &[(&str, &str)]) -> Controller {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let config_map = ConfigMap { meta: meta("options"), data };
+    let name = config_map.meta.name.clone();
+    snapshot.config_maps.insert(name.clone(), Arc::new(config_map));
+    Controller { config_map: Some(name), ..Controller::default() }
 }
 
 /// A Secret of type kubernetes.io/tls.

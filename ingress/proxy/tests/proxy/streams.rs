@@ -12,7 +12,7 @@ use crate::{
     DEADLINE,
     client::{read_until, status},
     endpoint::TestEndpoint,
-    objects::{empty, ingress, service},
+    objects::{annotate, empty, ingress, service},
     proxy::Proxy,
     wait_until,
 };
@@ -79,7 +79,12 @@ async fn tunnels_keep_their_place_among_the_connections() {
 
 #[tokio::test]
 async fn large_bodies_stream_both_ways() {
-    let (_web, proxy) = start().await;
+    let web = TestEndpoint::start("web").await;
+    let mut snapshot = empty();
+    service(&mut snapshot, "web", &[web.address]);
+    ingress(&mut snapshot, "web", &[("a", "/", "web")], &[]);
+    annotate(&mut snapshot, "web", &[("proxy-body-size", "0")]);
+    let proxy = Proxy::start(snapshot);
     let body = "0123456789abcdef".repeat(256 * 1024);
     let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     let (mut read, mut write) = TcpStream::connect(proxy.http).await.unwrap().into_split();

@@ -1,8 +1,6 @@
-//! How large a request's body may be, how long its client may pause, and how much of it is read before an endpoint is chosen.
+//! How large a request's body may be, and how much of it is read before an endpoint is chosen.
 
-use std::time::Duration;
-
-use super::{Reader, units};
+use super::Reader;
 
 /// What holds for the bodies of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +11,6 @@ pub struct Body {
     pub buffering: Buffering,
     /// `client-body-buffer-size`: how many bytes that is. A larger body streams behind it; nothing is written to files.
     pub buffer: u64,
-    /// `client-body-timeout`: how long the client may pause within a body.
-    pub timeout: Duration,
 }
 
 /// `proxy-request-buffering`.
@@ -32,8 +28,7 @@ const MAX_BUFFER: u64 = 1 << 20;
 impl Default for Body {
     /// ingress-nginx's values.
     fn default() -> Self {
-        let timeout = Duration::from_secs(60);
-        Self { limit: Some(1 << 20), buffering: Buffering::On, buffer: 8 << 10, timeout }
+        Self { limit: Some(1 << 20), buffering: Buffering::On, buffer: 8 << 10 }
     }
 }
 
@@ -51,9 +46,7 @@ impl Body {
             reader.complain("client-body-buffer-size", "is more than 1m, which is kept in memory at most; 1m holds");
             buffer = MAX_BUFFER;
         }
-        let above_zero = |text| units::duration(text).filter(|time| !time.is_zero());
-        let timeout = reader.option("client-body-timeout").parse("a time of more than 0 such as 60", above_zero);
-        Self { limit, buffering, buffer, timeout: timeout.unwrap_or(base.timeout) }
+        Self { limit, buffering, buffer }
     }
 }
 
@@ -79,7 +72,5 @@ mod tests {
         check(&[("client-body-buffer-size", "64k")], |read| read.buffer = 64 << 10, &[]);
         check(&[("client-body-buffer-size", "1g")], |read| read.buffer = 1 << 20, &["client-body-buffer-size"]);
         check(&[("client-body-buffer-size", "k")], |_| {}, &["client-body-buffer-size"]);
-        // An option of the ConfigMap alone.
-        check(&[("client-body-timeout", "5")], |_| {}, &["client-body-timeout"]);
     }
 }

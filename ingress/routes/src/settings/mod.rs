@@ -11,19 +11,19 @@ mod auth;
 mod balance;
 mod basic;
 mod blocks;
+mod body;
 mod client_auth;
 mod cors;
 mod edge;
 mod external;
-mod body;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod guard;
 mod headers;
 mod hsts;
+mod keepalive;
 mod known;
 mod limits;
-mod keepalive;
 mod log;
 mod reader;
 mod redirect;
@@ -42,6 +42,7 @@ pub use auth::{Auth, Satisfy};
 pub use balance::{Balance, HashBy, Policy, Reach};
 pub use basic::{BasicAuth, PasswordSecret, SecretForm};
 pub use blocks::{Blocks, TextPattern};
+pub use body::{Body, Buffering};
 pub use client_auth::{ClientAuth, ClientAuthRules, ClientCertificate};
 pub use cors::{Cors, OriginPattern, Origins, fuzz_origin};
 pub use edge::EdgeOptions;
@@ -50,10 +51,9 @@ pub use guard::Guard;
 pub use headers::Headers;
 use headers::{header_name, header_templates, option_headers};
 pub use hsts::HstsOptions;
+pub use keepalive::Keepalive;
 pub(crate) use known::Known;
 pub use limits::Limits;
-pub use body::{Body, Buffering};
-pub use keepalive::Keepalive;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub(crate) use reader::ConfigMaps;
 pub use reader::Namespaces;
@@ -68,7 +68,7 @@ pub use tls::{CipherOrder, TlsSettings, Versions};
 pub use transport::{Protocol, ReadAhead, Transport, Version};
 #[cfg(test)]
 pub(crate) use units::network;
-pub use upstream_tls::{SecretChoice, Sni, UpstreamTls, Verify, Versions};
+pub use upstream_tls::{SecretChoice, Sni, UpstreamTls, UpstreamVersions, Verify};
 
 pub(crate) use crate::Template;
 
@@ -91,6 +91,12 @@ pub struct Settings {
     pub affinity: Option<Affinity>,
     /// When a request goes to another endpoint.
     pub retries: Retries,
+    /// How requests travel to endpoints.
+    pub transport: Transport,
+    /// How endpoints are spoken to over TLS.
+    pub upstream_tls: UpstreamTls,
+    /// What holds for the bodies of requests.
+    pub body: Body,
     /// TLS of its hosts.
     pub tls: TlsSettings,
     /// Who must say who they are.
@@ -103,12 +109,6 @@ pub struct Settings {
     pub headers: Headers,
     /// Which objects an Ingress may name.
     pub namespaces: Namespaces,
-    /// How requests travel to endpoints.
-    pub transport: Transport,
-    /// How endpoints are spoken to over TLS.
-    pub upstream_tls: UpstreamTls,
-    /// What holds for the bodies of requests.
-    pub body: Body,
 }
 
 /// Which habits an Ingress asks for.
@@ -128,6 +128,8 @@ pub struct Options {
     pub defaults: Settings,
     /// How requests are told in the access log.
     pub log: LogOptions,
+    /// How long connections to endpoints are kept.
+    pub keepalive: Keepalive,
     /// Connections, before anybody knows an Ingress.
     pub edge: EdgeOptions,
     /// Strict-Transport-Security.
@@ -136,8 +138,6 @@ pub struct Options {
     pub blocks: Blocks,
     /// `add-headers`: set on every answer.
     pub add_headers: Vec<(String, Template)>,
-    /// How long connections to endpoints are kept.
-    pub keepalive: Keepalive,
 }
 
 impl Settings {
@@ -160,14 +160,14 @@ impl Settings {
             balance: Balance::read(reader, &base.balance),
             affinity: Affinity::read(reader),
             retries: Retries::read(reader, &base.retries),
+            transport: Transport::read(reader, &base.transport),
+            upstream_tls: UpstreamTls::read(reader),
+            body: Body::read(reader, &base.body),
             tls: TlsSettings::read(reader, &base.tls),
             auth: Auth::read(reader, &base.auth),
             limits: Limits::read(reader, &base.limits),
             cors: Cors::read(reader),
             headers: Headers::read(reader, &base.headers),
-            transport: Transport::read(reader, &base.transport),
-            upstream_tls: UpstreamTls::read(reader, &base.upstream_tls),
-            body: Body::read(reader, &base.body),
         };
         if settings.affinity.is_some() && settings.balance.reach == Reach::ClusterIp {
             reader.complain("affinity", "has no effect: with service-upstream the Service's own balancing chooses");
@@ -210,14 +210,12 @@ impl Options {
         let options = Self {
             defaults: Settings::read(&mut reader, &Settings::default()),
             log: LogOptions::read(&mut reader),
+            keepalive: Keepalive::read(&mut reader),
             edge: EdgeOptions::read(&mut reader),
             hsts: HstsOptions::read(&mut reader),
             blocks: Blocks::read(&mut reader),
             add_headers: option_headers(&mut reader, "add-headers").unwrap_or_default(),
         };
-        let defaults = Settings::read(&mut reader, &Settings::default());
-        let (log, keepalive) = (LogOptions::read(&mut reader), Keepalive::read(&mut reader));
-        let options = Self { defaults, log, keepalive };
         reader.finish();
         options
     }

@@ -16,11 +16,9 @@ pub struct UpstreamTls {
     /// `proxy-ssl-server-name`: whether SNI is sent.
     pub server_name: Sni,
     /// `proxy-ssl-protocols`.
-    pub versions: Versions,
+    pub versions: UpstreamVersions,
     /// `proxy-ssl-ciphers`: by OpenSSL's names, those of TLS 1.2 alone; `None`: all that are known.
     pub ciphers: Option<Vec<&'static str>>,
-    /// The option `allow-cross-namespace-resources`.
-    foreign_secrets: Foreign,
 }
 
 /// The Secret, as far as it may be used.
@@ -57,7 +55,7 @@ pub enum Sni {
 
 /// The versions of TLS that may be spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Versions {
+pub enum UpstreamVersions {
     /// 1.2 or 1.3.
     #[default]
     Both,
@@ -65,13 +63,6 @@ pub enum Versions {
     Tls12,
     /// 1.3 alone.
     Tls13,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Foreign {
-    #[default]
-    Refused,
-    Allowed,
 }
 
 /// The TLS 1.2 cipher suites that rustls has, by OpenSSL's names.
@@ -85,13 +76,12 @@ const CIPHERS: [&str; 6] = [
 ];
 
 impl UpstreamTls {
-    pub(super) fn read(reader: &mut Reader<'_>, base: &Self) -> Self {
-        let foreign_secrets = match reader.option("allow-cross-namespace-resources").boolean() {
-            None => base.foreign_secrets,
-            Some(true) => Foreign::Allowed,
-            Some(false) => Foreign::Refused,
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let secret = match reader.own_object("proxy-ssl-secret") {
+            Ok(None) => SecretChoice::None,
+            Ok(Some(name)) => SecretChoice::Named(name),
+            Err(Wrong) => SecretChoice::Unusable,
         };
-        let secret = secret(reader, foreign_secrets);
         let on_or_off = [("on", true), ("off", false)];
         let depth = reader.annotation("proxy-ssl-verify-depth").number(0).unwrap_or(1);
         let verify = reader.annotation("proxy-ssl-verify").strict("on or off", |text| word(text, &on_or_off));
@@ -113,26 +103,12 @@ impl UpstreamTls {
             server_name: server_name.unwrap_or_default(),
             versions: versions(reader),
             ciphers: ciphers(reader),
-            foreign_secrets,
         }
     }
 }
 
 fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
     words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
-}
-
-fn secret(reader: &mut Reader<'_>, foreign: Foreign) -> SecretChoice {
-    let key = "proxy-ssl-secret";
-    match reader.annotation(key).object() {
-        Ok(None) => SecretChoice::None,
-        Err(Wrong) => SecretChoice::Unusable,
-        Ok(Some(name)) if *name.namespace != *reader.namespace() && foreign == Foreign::Refused => {
-            reader.complain(key, format!("secret {name} is of another namespace; requests get 503"));
-            SecretChoice::Unusable
-        }
-        Ok(Some(name)) => SecretChoice::Named(name),
-    }
 }
 
 /// A DNS name as certificates hold it; the proxy reads it once more into its own type.
@@ -145,7 +121,7 @@ fn name(text: &str) -> Option<String> {
     (text.len() <= 253 && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())
 }
 
-fn versions(reader: &mut Reader<'_>) -> Versions {
+fn versions(reader: &mut Reader<'_>) -> UpstreamVersions {
     let key = "proxy-ssl-protocols";
     let known = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
     let read = |text: &str| {
@@ -153,16 +129,16 @@ fn versions(reader: &mut Reader<'_>) -> Versions {
         words.iter().all(|word| known.contains(&word.as_str())).then_some(words)
     };
     let Some(words) = reader.annotation(key).parse("a list such as TLSv1.2 TLSv1.3", read) else {
-        return Versions::Both;
+        return UpstreamVersions::Both;
     };
     let has = |version: &str| words.iter().any(|word| word == version);
     match (has("TLSv1.2"), has("TLSv1.3")) {
-        (true, false) => Versions::Tls12,
-        (false, true) => Versions::Tls13,
-        (true, true) => Versions::Both,
+        (true, false) => UpstreamVersions::Tls12,
+        (false, true) => UpstreamVersions::Tls13,
+        (true, true) => UpstreamVersions::Both,
         (false, false) => {
             reader.complain(key, "names no version that is spoken here; TLSv1.2 and TLSv1.3 hold");
-            Versions::Both
+            UpstreamVersions::Both
         }
     }
 }
@@ -195,7 +171,7 @@ mod tests {
     fn check(values: &[(&str, &str)], expected: impl FnOnce(&mut UpstreamTls), reported: &[&str]) {
         let mut tls = UpstreamTls::default();
         expected(&mut tls);
-        fixture::check(values, |reader| UpstreamTls::read(reader, &UpstreamTls::default()), &tls, reported);
+        fixture::check(values, UpstreamTls::read, &tls, reported);
     }
 
     #[test]
@@ -210,8 +186,8 @@ mod tests {
         );
         check(&[("proxy-ssl-name", "Web.Example")], |read| read.name = Some("web.example".to_owned()), &[]);
         check(&[("proxy-ssl-server-name", "on")], |read| read.server_name = Sni::Send, &[]);
-        check(&[("proxy-ssl-protocols", "TLSv1 TLSv1.1 TLSv1.2")], |read| read.versions = Versions::Tls12, &[]);
-        check(&[("proxy-ssl-protocols", "TLSv1.3")], |read| read.versions = Versions::Tls13, &[]);
+        check(&[("proxy-ssl-protocols", "TLSv1 TLSv1.1 TLSv1.2")], |read| read.versions = UpstreamVersions::Tls12, &[]);
+        check(&[("proxy-ssl-protocols", "TLSv1.3")], |read| read.versions = UpstreamVersions::Tls13, &[]);
         check(&[("proxy-ssl-ciphers", "HIGH:!aNULL:!MD5")], |_| {}, &[]);
         check(
             &[("proxy-ssl-ciphers", "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA")],
