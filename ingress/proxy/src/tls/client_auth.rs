@@ -337,3 +337,7 @@ impl ClientCertVerifier for Question {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "client_auth_tests.rs"]
+mod tests;

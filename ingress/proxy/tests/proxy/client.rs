@@ -2,8 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -57,13 +60,36 @@ pub(crate) async fn tls(
     trusted: &CertificateDer<'static>,
     protocol: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_by(address, name, client_config(trusted, protocol, None, &[&TLS13, &TLS12])).await
+}
+
+/// How a client shakes hands: whom it believes, what it speaks, and what it shows.
+pub(crate) fn client_config(
+    trusted: &CertificateDer<'static>,
+    protocol: &str,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = roadstead_proxy::tls::provider();
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    config
+}
+
+/// A handshake for `name` by such a configuration.
+pub(crate) async fn tls_by(
+    address: SocketAddr,
+    name: &str,
+    config: impl Into<Arc<ClientConfig>>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    timeout(DEADLINE, TlsConnector::from(Arc::new(config)).connect(name, stream)).await.expect("a handshake in time")
+    timeout(DEADLINE, TlsConnector::from(config.into()).connect(name, stream)).await.expect("a handshake in time")
 }

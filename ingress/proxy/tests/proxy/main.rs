@@ -6,6 +6,7 @@
 
 mod binary;
 mod client;
+mod client_auth;
 mod endpoint;
 mod hardening;
 mod objects;
