@@ -171,5 +171,5 @@ fn builder(policy: &EdgePolicy) -> Builder<TokioExecutor> {
         .max_local_error_reset_streams(128)
         .keep_alive_interval(policy.keep_alive.max(SHORTEST_WATCH))
         .keep_alive_timeout(Duration::from_secs(20));
-    if policy.http2 { builder } else { builder.http1_only() }
+    if policy.limits.http2 { builder } else { builder.http1_only() }
 }

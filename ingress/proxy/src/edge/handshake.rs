@@ -32,11 +32,14 @@ const PLAIN_ON_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nserver: roadstead\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 59\r\nconnection: close\r\n\r\n400 The plain HTTP request was sent to the HTTPS port here\n";
 
+/// The fatal alert of a server that does not serve the name (RFC 6066, section 3), as nginx's ssl_reject_handshake sends it.
+const UNRECOGNISED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
+
 impl Edge {
     /// Takes a connection of a TLS listener to its end.
     pub(super) async fn secure(&self, intake: Intake<TcpStream>, caller: Caller) {
         let begun = Instant::now();
-        let Ok(Ok(start)) = timeout_at(begun + HELLO_TIMEOUT, read_hello(intake)).await else {
+        let Ok(Ok(mut start)) = timeout_at(begun + HELLO_TIMEOUT, read_hello(intake)).await else {
             return self.live.metrics.handshake_failures.inc();
         };
         let generation = self.live.generation.load_full();
@@ -57,7 +60,11 @@ impl Edge {
                     Ok(Err(_)) | Err(_) => self.live.metrics.handshake_failures.inc(),
                 }
             }
-            TlsChoice::None => self.live.metrics.handshake_failures.inc(),
+            TlsChoice::None => {
+                self.live.metrics.handshake_failures.inc();
+                let refused = async { start.io.write_all(UNRECOGNISED_NAME).await };
+                let _ = timeout_at(begun + HANDSHAKE_TIMEOUT, refused).await;
+            }
         }
     }
 

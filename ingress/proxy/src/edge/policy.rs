@@ -58,8 +58,6 @@ pub struct EdgePolicy {
     pub keep_alive_requests: u64,
     /// The most requests at once on an HTTP/2 connection.
     pub http2_streams: u32,
-    /// Whether HTTP/2 is spoken at all.
-    pub http2: bool,
     /// The value of Strict-Transport-Security, where it is sent.
     pub hsts: Option<HeaderValue>,
     /// Whether answers name this server.
@@ -107,11 +105,11 @@ impl EdgePolicy {
                 head: options.header_timeout,
                 body: options.body_timeout,
                 write: WRITE_TIMEOUT,
+                http2: options.http2,
             },
             keep_alive: options.keep_alive,
             keep_alive_requests: u64::from(options.keep_alive_requests),
             http2_streams: options.http2_streams,
-            http2: options.http2,
             hsts: all.hsts.value().and_then(|value| HeaderValue::from_str(&value).ok()),
             server_tokens: options.server_tokens,
             field_names: FieldNames::new(options.underscores, options.ignore_invalid),

@@ -57,6 +57,8 @@ pub struct Limits {
     pub body: Duration,
     /// While it takes nothing of what is written to it.
     pub write: Duration,
+    /// Whether HTTP/2's preface is let through; else it is a head like any other, and a bad one.
+    pub http2: bool,
 }
 
 /// A client's stream, guarded.
@@ -164,7 +166,7 @@ impl<S> Guard<S> {
     /// Tells HTTP/2's preface from an HTTP/1 head; false while that is open.
     fn tell_version(&mut self) -> bool {
         let common = self.buffer.len().min(PREFACE.len());
-        if self.buffer.get(..common) != PREFACE.get(..common) {
+        if !self.limits.http2 || self.buffer.get(..common) != PREFACE.get(..common) {
             self.state = State::Head { seen: 0 };
             return true;
         }

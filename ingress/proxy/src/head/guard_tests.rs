@@ -7,7 +7,7 @@ use crate::head::MAX_HEAD_BYTES;
 
 const SHORT: Duration = Duration::from_millis(30);
 const LONG: Duration = Duration::from_secs(10);
-const PATIENT: Limits = Limits { head_bytes: MAX_HEAD_BYTES, head: LONG, body: LONG, write: LONG };
+const PATIENT: Limits = Limits { head_bytes: MAX_HEAD_BYTES, head: LONG, body: LONG, write: LONG, http2: true };
 const GOOD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// What comes out when `input` goes in, cut into pieces of `step` bytes; read in pieces of `size`. The mark of a refusal
@@ -94,6 +94,16 @@ async fn http2_and_upgrades_pass() {
     let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\n\nframes";
     check(upgrade, upgrade).await;
     check("PRI / HTTP/1.1\r\nHost: a\r\n\r\n", "PRI / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn http2_can_be_refused() {
+    let (mut client, server) = duplex(64);
+    let mut guard = Guard::new(server, Limits { http2: false, ..PATIENT });
+    client.write_all(PREFACE).await.unwrap();
+    let mut out = vec![0; 4096];
+    let count = guard.read(&mut out).await.unwrap();
+    assert!(String::from_utf8_lossy(&out[..count]).contains("-505\r\n"));
 }
 
 #[tokio::test]

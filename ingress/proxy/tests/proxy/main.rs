@@ -7,6 +7,7 @@
 mod binary;
 mod client;
 mod client_auth;
+mod edge_options;
 mod endpoint;
 mod hardening;
 mod objects;
