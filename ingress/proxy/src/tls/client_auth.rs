@@ -19,9 +19,9 @@ use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationOptions,
     RevocationOptionsBuilder, VerifiedPath, anchor_from_trusted_cert,
 };
-use x509_parser::parse_x509_certificate;
+use x509_parser::{certificate::X509Certificate, parse_x509_certificate};
 
-use super::name::rfc2253;
+use super::{name::rfc2253, version1};
 
 /// Why a Secret is no authority over clients.
 #[derive(Debug, thiserror::Error)]
@@ -173,12 +173,8 @@ impl ClientVerifier {
         verdict.standing = match authority.verify(leaf, rest, now) {
             Ok(()) => Standing::Good,
             // As in OpenSSL a certificate that is itself in ca.crt needs nobody else to vouch for it.
-            Err(webpki::Error::CaUsedAsEndEntity | webpki::Error::UnknownIssuer) if is_own => {
-                let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-                let is_current = x509_parser::time::ASN1Time::from_timestamp(seconds)
-                    .is_ok_and(|now| parsed.validity().is_valid_at(now));
-                if is_current { Standing::Good } else { Standing::Bad("certificate has expired".to_owned()) }
-            }
+            Err(_) if is_own => current(&parsed, now),
+            Err(webpki::Error::UnsupportedCertVersion) => authority.verify_version1(&parsed, now),
             Err(error) => standing(&error),
         };
         verdict
@@ -237,6 +233,27 @@ impl Authority {
         )
         .map(|_| ())
     }
+
+    fn verify_version1(&self, certificate: &X509Certificate<'_>, now: UnixTime) -> Standing {
+        if !self.revoked.is_empty() {
+            return Standing::Bad("revocation of a certificate of version 1 cannot be checked".to_owned());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        if version1::is_signed_by(certificate, &self.certificates, algorithms) {
+            return current(certificate, now);
+        }
+        standing(&webpki::Error::UnknownIssuer)
+    }
+}
+
+/// Good, unless its time is over or has not come.
+fn current(certificate: &X509Certificate<'_>, now: UnixTime) -> Standing {
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let (from, until) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
+    if seconds < from {
+        return Standing::Bad("certificate is not yet valid".to_owned());
+    }
+    if seconds > until { Standing::Bad("certificate has expired".to_owned()) } else { Standing::Good }
 }
 
 /// As with nginx's `ssl_crl` every certificate of the chain must have a list, and a current one.
@@ -321,7 +338,11 @@ impl ClientCertVerifier for Question {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match version1::key(certificate) {
+            Some(key) => version1::verify_tls12(message, &key, signature, algorithms),
+            None => verify_tls12_signature(message, certificate, signature, algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -330,7 +351,11 @@ impl ClientCertVerifier for Question {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match version1::key(certificate) {
+            Some(key) => version1::verify_tls13(message, &key, signature, algorithms),
+            None => verify_tls13_signature(message, certificate, signature, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -15,6 +15,34 @@ use crate::tls::provider;
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
+/// Made by OpenSSL 3.0, whose `x509 -req` makes version 1; rcgen cannot.
+const OLD_CA: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBhzCCAS2gAwIBAgIUBum+rSQOHfjxvjoSwseToWkFwGQwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNb2xkIGF1dGhvcml0eTAgFw0yNjExMjUyMTQyMjVaGA8yMTI2
+MTEwMTIxNDIyNVowGDEWMBQGA1UEAwwNb2xkIGF1dGhvcml0eTBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABFCSgl/RK48Nmg8SqCGhK3VJg7sCXrkiCot99LdXUHG7
+NkxJ2LDI1a8HT+VEUdlPIRK3a8U/BiP6IT0ZfCpV4jejUzBRMB0GA1UdDgQWBBQO
+5F/PbAlpF7Z1RfdM7dzFDw3PyTAfBgNVHSMEGDAWgBQO5F/PbAlpF7Z1RfdM7dzF
+Dw3PyTAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIAxl/9ItdzAi
+E52vgTHLgq7ydB/JJvtuJJXj8ldI0mywAiEA7Mt9zznohrEQsbKcWGac8udeph1y
+Oi468fP1JJA6VQI=
+-----END CERTIFICATE-----
+";
+
+/// Signed by it.
+const OLD_CLIENT: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBJDCBzAIBAjAKBggqhkjOPQQDAjAYMRYwFAYDVQQDDA1vbGQgYXV0aG9yaXR5
+MCAXDTI2MTEyNTIxNDIyNloYDzIxMjYxMTAxMjE0MjI2WjAkMQ0wCwYDVQQKDARB
+Y21lMRMwEQYDVQQDDApvbGQgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD
+QgAEQBCpRu+ruiV5BnoM8V93TUy3BWYHi0ebPXmBlM3uBZb8+D2p+bDMmoNGOSbv
+yPTMIRUX7UzvybmiDt0mysciCDAKBggqhkjOPQQDAgNHADBEAiB3bjd/17OSq0BT
+ywJ2R7rvgk+LxH9UvEiEn+MaCuYLbgIgEHlIIQW287nmrghZZIH/CFJCU5oITQsD
+m73UUH4zlsQ=
+-----END CERTIFICATE-----
+";
+
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -219,4 +247,26 @@ fn time_is_part_of_a_verdict() {
     let later = UnixTime::since_unix_epoch(Duration::from_secs(2_600_000_000));
     assert_eq!(verifier.judge(&chain, UnixTime::now()).standing, Standing::Good);
     assert_eq!(verifier.judge(&chain, later).standing, bad("certificate has expired"));
+}
+
+#[test]
+fn certificates_of_version_1_are_judged_too() {
+    let old = [CertificateDer::from_pem_slice(OLD_CLIENT.as_bytes()).unwrap()];
+    let (trusted, stranger) = ([("ca.crt", OLD_CA.to_owned())], [("ca.crt", root("old authority").pem())]);
+    assert_eq!(judge(&trusted, &old), Standing::Good);
+    let unknown = Standing::Unverified("unable to verify the first certificate".to_owned());
+    assert_eq!(judge(&stranger, &old), unknown, "a name is not enough");
+    assert_eq!(judge(&[("ca.crt", OLD_CLIENT.to_owned())], &old), Standing::Good, "it is its own authority");
+    let verifier = verifier(&rules(), &trusted).unwrap();
+    let much_later = UnixTime::since_unix_epoch(Duration::from_secs(6_000_000_000));
+    assert_eq!(verifier.judge(&old, much_later).standing, bad("certificate has expired"));
+    assert_eq!(verifier.judge(&old, UnixTime::now()).subject, "CN=old client,O=Acme");
+    // Whoever changes a bit of it has changed what was signed.
+    let mut forged = old[0].to_vec();
+    let place = forged.windows(10).position(|bytes| bytes == b"old client").unwrap();
+    forged[place] = b'O';
+    assert_eq!(judge(&trusted, &[CertificateDer::from(forged)]), unknown);
+    // It vouches for nobody.
+    let below = leaf(&root("old client"), |_| {});
+    assert!(matches!(judge(&trusted, &[below, old[0].clone()]), Standing::Unverified(_)));
 }

@@ -8,6 +8,7 @@ mod name;
 mod profile;
 mod session;
 mod store;
+mod version1;
 
 pub use client_auth::{ClientVerdict, ClientVerifier, Sentence, Standing};
 pub use profile::{HostProfile, TlsChoice};

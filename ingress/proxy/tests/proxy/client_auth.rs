@@ -19,7 +19,7 @@ use rustls::{
     },
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
@@ -46,6 +46,43 @@ fn identity(ca: &Ca, name: &str) -> Identity {
     let certificate = params.signed_by(&key, ca).unwrap();
     (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
+
+/// Made by OpenSSL 3.0, whose `x509 -req` makes version 1; rcgen cannot.
+const OLD_CA: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBhzCCAS2gAwIBAgIUBum+rSQOHfjxvjoSwseToWkFwGQwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNb2xkIGF1dGhvcml0eTAgFw0yNjExMjUyMTQyMjVaGA8yMTI2
+MTEwMTIxNDIyNVowGDEWMBQGA1UEAwwNb2xkIGF1dGhvcml0eTBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABFCSgl/RK48Nmg8SqCGhK3VJg7sCXrkiCot99LdXUHG7
+NkxJ2LDI1a8HT+VEUdlPIRK3a8U/BiP6IT0ZfCpV4jejUzBRMB0GA1UdDgQWBBQO
+5F/PbAlpF7Z1RfdM7dzFDw3PyTAfBgNVHSMEGDAWgBQO5F/PbAlpF7Z1RfdM7dzF
+Dw3PyTAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIAxl/9ItdzAi
+E52vgTHLgq7ydB/JJvtuJJXj8ldI0mywAiEA7Mt9zznohrEQsbKcWGac8udeph1y
+Oi468fP1JJA6VQI=
+-----END CERTIFICATE-----
+";
+
+/// Signed by it.
+const OLD_CLIENT: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBJDCBzAIBAjAKBggqhkjOPQQDAjAYMRYwFAYDVQQDDA1vbGQgYXV0aG9yaXR5
+MCAXDTI2MTEyNTIxNDIyNloYDzIxMjYxMTAxMjE0MjI2WjAkMQ0wCwYDVQQKDARB
+Y21lMRMwEQYDVQQDDApvbGQgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD
+QgAEQBCpRu+ruiV5BnoM8V93TUy3BWYHi0ebPXmBlM3uBZb8+D2p+bDMmoNGOSbv
+yPTMIRUX7UzvybmiDt0mysciCDAKBggqhkjOPQQDAgNHADBEAiB3bjd/17OSq0BT
+ywJ2R7rvgk+LxH9UvEiEn+MaCuYLbgIgEHlIIQW287nmrghZZIH/CFJCU5oITQsD
+m73UUH4zlsQ=
+-----END CERTIFICATE-----
+";
+
+/// The client's, for this test alone.
+const OLD_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgay6DnDL76qZTx0uo
+mq/xqFwkNgr1W5YlBenvGnHv7S6hRANCAARAEKlG76u6JXkGegzxX3dNTLcFZgeL
+R5s9eYGUze4Flvz4Pan5sMyag0Y5Ju/I9MwhFRftTO/JuaIO3SbKxyII
+-----END PRIVATE KEY-----
+";
 
 /// Two hosts with one certificate: `guarded.example` asks for client certificates of `ca`, `plain.example` does not.
 struct Hosts {
@@ -108,6 +145,36 @@ async fn only_clients_with_a_good_certificate_come_in() {
         let stream = tls_by(proxy.https, GUARDED, config).await.unwrap();
         assert_eq!(status(&exchange_on(stream, get(GUARDED, "/").as_bytes()).await), expected);
     }
+}
+
+/// OpenSSL's old certificates have no extensions, and clients have them still.
+#[tokio::test]
+async fn certificates_of_version_1_come_in() {
+    let mut hosts = Hosts::guarded(&[]).await;
+    secret_of(&mut hosts.snapshot, "ca", "Opaque", &[("ca.crt", OLD_CA)]);
+    let proxy = Proxy::start(hosts.snapshot.clone());
+    for version in [&TLS12, &TLS13] {
+        let chain = vec![CertificateDer::from_pem_slice(OLD_CLIENT.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(OLD_KEY.as_bytes()).unwrap();
+        let config = config_of_any_chain(hosts.own.cert.der(), chain, &key, version);
+        let stream = tls_by(proxy.https, GUARDED, config).await.unwrap();
+        let answer = exchange_on(stream, get(GUARDED, "/").as_bytes()).await;
+        assert!(status(&answer) == 200 && answer.contains("ssl-client-subject-dn: CN=old client,O=Acme\n"), "{answer}");
+    }
+}
+
+/// rustls' own check of pairs reads version 3 alone.
+fn config_of_any_chain(
+    trusted: &CertificateDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> ClientConfig {
+    let key = rustls::crypto::ring::sign::any_supported_type(key).unwrap();
+    let shown = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
+    let mut config = client_config(trusted, "http/1.1", None, &[version]);
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+    config
 }
 
 /// What only the proxy may say, it says alone: on guarded hosts and on all others.
