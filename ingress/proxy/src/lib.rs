@@ -6,6 +6,11 @@
 //! fields (`fields`), `upstream` picks an endpoint and streams both bodies, `tunnel` carries what was upgraded. On the
 //! configuration's way: `control` makes each snapshot of `sources` into the routes, pools, certificates and edge of the
 //! moment. A library beside the binary, so that tests drive it.
+//! On the packet's way: `listen` and `edge` take connections, `tls` and `certificates` decrypt them, `head` judges what comes
+//! as raw bytes, hyper parses it, `handler` asks `roadstead-routes` and changes fields (`fields`), `upstream` picks an endpoint
+//! and streams both bodies, `tunnel` carries what was upgraded. `policy` holds what decides who may come and how often:
+//! `passwords`, `authorize` (another service is asked), `limiter`. On the configuration's way: `control` makes each snapshot
+//! of `sources` into the routes, pools and certificates of the moment. A library beside the binary, so that tests drive it.
 
 #![forbid(unsafe_code)]
 

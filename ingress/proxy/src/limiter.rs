@@ -243,6 +243,18 @@ mod tests {
     }
 
     #[test]
+    fn threads_share_a_bucket_to_the_last_request() {
+        let limiter = Limiter::default();
+        let limits = Limits { per_second: Some(100), connections: Some(u32::MAX), ..Limits::default() };
+        let admitted = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| admitted(&limiter, &limits, 0, 500))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).sum::<usize>()
+        });
+        assert_eq!(admitted, 501);
+        assert!(limiter.connections.iter().all(|shard| lock(shard).is_empty()));
+    }
+
+    #[test]
     fn requests_at_the_same_time_are_given_back() {
         let (limiter, ingress) = (Limiter::default(), ObjectName::new("default", "web"));
         let limits = Limits { connections: Some(2), ..Limits::default() };

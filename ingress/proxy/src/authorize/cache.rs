@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn answers_are_kept_as_long_as_they_may_be() {
         let durations = vec![(Statuses::Listed(vec![200, 401]), Duration::from_secs(300))];
-        let cache = AuthCache { key: Template::default(), durations };
+        let cache = AuthCache { key: Template::default(), scope: String::new(), durations };
         for (status, fields, expected) in [
             (200, &[][..], Some(300)),
             (401, &[], Some(300)),
@@ -142,7 +142,7 @@ mod tests {
     fn a_flood_of_keys_takes_bounded_memory() {
         let verdicts = Verdicts::default();
         let durations = vec![(Statuses::Unnamed, Duration::from_secs(300))];
-        let cache = AuthCache { key: Template::default(), durations };
+        let cache = AuthCache { key: Template::default(), scope: String::new(), durations };
         let headers: HeaderMap =
             [(http::header::WARNING, HeaderValue::from_str(&"x".repeat(8_000)).expect("ascii"))].into_iter().collect();
         for number in 0..20_000_u32 {

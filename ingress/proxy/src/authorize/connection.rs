@@ -77,8 +77,9 @@ pub(super) async fn exchange(
     keepalive: AuthKeepalive,
 ) -> io::Result<Parts> {
     while let Some((sender, served)) = reuse(peer) {
-        if let Ok(answer) = converse(peer, sender, served, head, keepalive).await {
-            return Ok(answer);
+        match converse(peer, sender, served, head, keepalive).await {
+            Err(error) if error.kind() != io::ErrorKind::TimedOut => {}
+            answered => return answered,
         }
     }
     let sender = timeout(CONNECT_TIMEOUT, connect(peer, tls)).await.map_err(|_| timed_out("no connection"))??;

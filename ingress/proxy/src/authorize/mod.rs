@@ -149,6 +149,8 @@ impl Authorizer {
             let peer = Peer { address: *address, tls: name.clone() };
             match exchange(&peer, tls, &head, question.keepalive).await {
                 Ok(answer) => return Ok(answer),
+                // It has waited long enough.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
                 Err(error) => failure = error,
             }
         }

@@ -107,8 +107,7 @@ fn question<'a>(auth: &'a ExternalAuth, visit: &Visit<'_>, request: &Request<Inc
         let route = &visit.route;
         let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
         let path = route.path.as_ref().map_or("", |(_, path)| path);
-        let ingress = route.ingress.to_string();
-        let own = [ingress, host, path.to_owned()].map(String::into_bytes);
+        let own = [route.ingress.to_string(), host, path.to_owned(), cache.scope.clone()].map(String::into_bytes);
         (cache, own.into_iter().chain([cache.key.render(&facts)]).collect())
     });
     let method = auth.method.map_or(Some(Method::GET), |method| method.parse().ok())?;

@@ -50,6 +50,8 @@ pub enum Cookies {
 pub struct AuthCache {
     /// Requests with the same key get the same answer.
     pub key: Template,
+    /// Where the question goes and what is read of its answer, as written: another one does not hold for this.
+    pub scope: String,
     /// By the answer's status; the first that names it.
     pub durations: Vec<(Statuses, Duration)>,
 }
@@ -205,9 +207,15 @@ impl Keys {
 
     fn cache(&self, reader: &mut Reader<'_>) -> Option<AuthCache> {
         let what = "durations such as 200 202 401 5m";
+        let scope = [self.url, self.method, self.response_headers]
+            .map(|key| self.value(reader, key).text().unwrap_or_default());
         let given = self.value(reader, self.cache_duration).parse(what, durations);
         let key = self.value(reader, self.cache_key).template().ok().flatten()?;
-        Some(AuthCache { key, durations: given.or_else(|| durations(DEFAULT_DURATION)).unwrap_or_default() })
+        Some(AuthCache {
+            key,
+            scope: scope.join("\n"),
+            durations: given.or_else(|| durations(DEFAULT_DURATION)).unwrap_or_default(),
+        })
     }
 }
 

@@ -264,6 +264,22 @@ async fn answers_are_kept_by_their_key_and_status() {
 }
 
 #[tokio::test]
+async fn kept_answers_hold_for_the_same_question_alone() {
+    let auth = AuthService::start().await;
+    let (_web, mut snapshot) = guarded(&auth, "/200", &[("auth-cache-key", "$cookie_session")]).await;
+    let mut proxy = Proxy::start(snapshot.clone());
+    assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), 200);
+    annotate(&mut snapshot, "web", &[("auth-response-headers", "X-User")]);
+    proxy.apply(&snapshot);
+    let answer = exchange(proxy.http, get("a.example", "/")).await;
+    assert!(answer.contains("x-user: alice, admin\n"), "{answer}");
+    annotate(&mut snapshot, "web", &[("auth-url", &auth.url("/403"))]);
+    proxy.apply(&snapshot);
+    assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), 403);
+    assert_eq!(auth.asked(), 3);
+}
+
+#[tokio::test]
 async fn a_service_of_the_cluster_is_found_without_dns_and_followed() {
     let auth = AuthService::start().await;
     let (_web, mut snapshot) = guarded(&auth, "/200", &[]).await;
