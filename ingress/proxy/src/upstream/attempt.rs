@@ -5,13 +5,14 @@
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, time::Instant};
 
-use http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::sleep_until;
 
 use super::{
     BodyFault, Failure, Progress, RequestBody, Trail, Transport, UpstreamBody,
     connection::Lease,
+    head_copy::HeadCopy,
     http2,
     request_body::{BodyClaim, Turn},
     transport::Wire,
@@ -111,35 +112,18 @@ fn is_idempotent(method: &Method) -> bool {
 
 /// A request's head beside a claim to its body: what is needed to send it once more.
 pub(super) struct Copy {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
+    head: HeadCopy,
     body: BodyClaim,
 }
 
 impl Copy {
     fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-            extensions: request.extensions().clone(),
-            body: request.body().claim(),
-        }
+        Self { head: HeadCopy::of(request), body: request.body().claim() }
     }
 
     /// The request, unless a part of its body is gone.
     fn request(self) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(self.body.body()?);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        *request.extensions_mut() = self.extensions;
-        Some(request)
+        self.head.request(self.body.body()?)
     }
 }
 

@@ -7,6 +7,7 @@
 mod attempt;
 mod body;
 mod connection;
+mod head_copy;
 mod http1;
 mod http2;
 mod linger;

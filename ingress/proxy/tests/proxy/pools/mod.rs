@@ -35,6 +35,10 @@ pub(crate) enum Script {
     Slow(Duration),
     /// Closes the connection without a word.
     Reset,
+    /// Sends what is no HTTP.
+    Garbage,
+    /// Says nothing, and keeps the connection.
+    Silent,
     /// Closes it after this time.
     ResetAfter(Duration),
 }
@@ -87,6 +91,8 @@ async fn act(mut stream: TcpStream, name: &str, script: Script, count: &AtomicUs
             answer(200)
         }
         Script::Reset => return,
+        Script::Garbage => "SSH-2.0-OpenSSH_9.9\r\n\r\n".to_owned(),
+        Script::Silent => return std::future::pending().await,
         Script::ResetAfter(time) => return tokio::time::sleep(time).await,
     };
     stream.write_all(text.as_bytes()).await.unwrap();

@@ -160,3 +160,45 @@ async fn answers_of_whatever_status_leave_an_endpoint_in_use() {
     }
     assert_eq!(failing.requests(), 10);
 }
+
+#[tokio::test]
+async fn what_is_no_answer_is_a_cause_of_its_own() {
+    let read = get("a", "/");
+    let (good, bad) = outcomes(Script::Garbage, &read, &[]).await;
+    assert_eq!((good, bad), (3, 3), "it is no error by nginx's words");
+    let (good, bad) = outcomes(Script::Garbage, &read, &[("proxy-next-upstream", "error invalid_header")]).await;
+    assert_eq!((good, bad), (6, 0));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_says_nothing_is_given_up_for_another() {
+    let (words, read) = ("proxy-next-upstream", get("a", "/"));
+    let post = read.replace("GET", "POST");
+    for (request, annotations, expected) in [
+        (&read, &[("proxy-read-timeout", "1")][..], [200, 200]),
+        (&read, &[("proxy-read-timeout", "1"), (words, "error")], [200, 504]),
+        (&post, &[("proxy-read-timeout", "1")], [200, 504]),
+    ] {
+        let (web, silent) = (TestEndpoint::start("web").await, Scripted::start("silent", Script::Silent).await);
+        let proxy = Proxy::start(scene(&[silent.address, web.address], annotations));
+        let mut statuses = [0, 0];
+        for seen in &mut statuses {
+            *seen = status(&exchange(proxy.http, request).await);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, expected, "{request} {annotations:?}");
+        assert_eq!(silent.requests(), 1, "{request} {annotations:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_goes_to_the_next_endpoint_as_long_as_all_of_it_is_kept() {
+    let (web, failing) = (TestEndpoint::start("web").await, Scripted::start("failing", Script::Reset).await);
+    let proxy = Proxy::start(scene(&[failing.address, web.address], &[("upstream-max-fails", "0")]));
+    for _ in 0..4 {
+        let put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody";
+        let answer = exchange(proxy.http, put).await;
+        assert!(answer.contains("PUT /") && answer.contains("body=body"), "{answer}");
+    }
+    assert!(failing.requests() > 0);
+}
