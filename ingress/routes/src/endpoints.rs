@@ -29,8 +29,6 @@ pub struct Endpoints {
     pub draining: Vec<SocketAddr>,
     /// A name that DNS knows the endpoints of, and their port, for a Service of type ExternalName.
     pub external: Option<(String, Port)>,
-    /// `appProtocol` of the Service's port.
-    pub app_protocol: Option<String>,
 }
 
 /// Why a backend has no endpoints to choose from; each of them is a 503 for the client.
@@ -82,11 +80,10 @@ pub fn endpoints_of(snapshot: &Snapshot, backend: &Backend, node: Option<&str>) 
     }
     let port = service_port(service, &backend.port)
         .ok_or_else(|| EndpointsError::NoPort(name.clone(), backend.port.clone()))?;
-    let app_protocol = port.app_protocol.clone();
     if backend.reach == Reach::ClusterIp {
         let ip = service.cluster_ips.first().ok_or_else(|| EndpointsError::Headless(name.clone()))?;
         let ready = vec![SocketAddr::new(*ip, port.port.get())];
-        return Ok(Endpoints { ready, app_protocol, ..Endpoints::default() });
+        return Ok(Endpoints { ready, ..Endpoints::default() });
     }
     let slices = snapshot.slices_of(name);
     let place = Place { node, zone: node.and_then(|node| snapshot.nodes.get(node)?.zone()) };
@@ -96,12 +93,7 @@ pub fn endpoints_of(snapshot: &Snapshot, backend: &Backend, node: Option<&str>) 
     let mut draining = collect(slices, port, |endpoint| !endpoint.ready && endpoint.serving && endpoint.terminating);
     // A pod that two slices disagree about is as ready as the better of them says.
     draining.retain(|address| !ready.contains(address));
-    Ok(Endpoints {
-        ready: primary_family(ready, service),
-        draining: primary_family(draining, service),
-        external: None,
-        app_protocol,
-    })
+    Ok(Endpoints { ready: primary_family(ready, service), draining: primary_family(draining, service), external: None })
 }
 
 fn endpoints(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &Endpoint> {
@@ -156,15 +148,14 @@ fn external_name(service: &Service, external: &str, wanted: &BackendPort) -> Res
         (None, BackendPort::Number(number)) => *number,
         (None, BackendPort::Name(_)) => return Err(EndpointsError::NoPort(name.clone(), wanted.clone())),
     };
-    let app_protocol = listed.and_then(|port| port.app_protocol.clone());
     let host = external.trim_end_matches('.');
     match host.parse::<IpAddr>() {
         Ok(ip) if !ip.is_loopback() && !ip.is_unspecified() => {
             let ready = vec![SocketAddr::new(ip, port.get())];
-            Ok(Endpoints { ready, app_protocol, ..Endpoints::default() })
+            Ok(Endpoints { ready, ..Endpoints::default() })
         }
         Err(_) if is_foreign_name(host) => {
-            Ok(Endpoints { external: Some((host.to_owned(), port)), app_protocol, ..Endpoints::default() })
+            Ok(Endpoints { external: Some((host.to_owned(), port)), ..Endpoints::default() })
         }
         _ => Err(EndpointsError::ExternalName(name.clone(), external.to_owned())),
     }

@@ -74,11 +74,9 @@ fn the_service_s_own_address_may_stand_for_it() {
     fixture::slice(&mut snapshot, "default/web", "http", 8080, &[("10.0.0.1", "ready")]);
     let service = Arc::make_mut(snapshot.services.values_mut().next().unwrap());
     service.cluster_ips = vec!["10.96.0.7".parse().unwrap()];
-    service.ports[0].app_protocol = Some("kubernetes.io/h2c".to_owned());
     let backend = Backend { reach: Reach::ClusterIp, ..backend(BackendPort::Name("http".to_owned())) };
     let found = endpoints_of(&snapshot, &backend, None).unwrap();
     assert_eq!(texts(&found.ready), ["10.96.0.7:80"]);
-    assert_eq!(found.app_protocol.as_deref(), Some("kubernetes.io/h2c"));
 }
 
 #[test]
