@@ -31,13 +31,13 @@ pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) ->
 /// What happens to a request before an endpoint gets it.
 async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
     headers::prepare(visit, request)?;
-    // 1. Redirects of the Ingress.
+    // 1. CORS preflights: a browser sends them without credentials, and follows no redirect of one.
+    cors::preflight(visit, request)?;
+    // 2. Redirects of the Ingress.
     redirects(visit, request)?;
     if let Some(refusal) = visit.refusal.take() {
         return ControlFlow::Break(refusal);
     }
-    // 2. CORS preflights: a browser sends them without credentials.
-    cors::preflight(visit, request)?;
     // 3. How often: limits, before the work of finding out who it is, as in nginx.
     limit(visit)?;
     // 4. Who may come: source ranges, authentication.

@@ -91,6 +91,15 @@ async fn refusals_can_be_read_by_the_page_too_and_preflights_need_no_leave() {
 }
 
 #[tokio::test]
+async fn redirects_can_be_followed_by_the_page_and_preflights_are_none() {
+    let moved = [("enable-cors", "true"), ("permanent-redirect", "https://elsewhere.example/")];
+    let any = ["access-control-allow-origin: *"];
+    let origin = "https://anywhere.example";
+    let rows: [Row<'_>; 2] = [("GET", origin, 301, &any, &[]), ("OPTIONS", origin, 204, &any, &["location"])];
+    check(&moved, &rows).await;
+}
+
+#[tokio::test]
 async fn wrong_values_open_nothing() {
     let origin = "https://anywhere.example";
     let rows: [Row<'_>; 2] = [("GET", origin, 200, &[], &[ALLOW]), ("OPTIONS", origin, 200, &[], &[ALLOW])];

@@ -415,3 +415,24 @@ async fn a_host_is_looked_up_by_its_name() {
         assert_eq!(status(&answer), expected, "{url}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn satisfy_any_asks_the_service_only_where_it_must() {
+    let auth = AuthService::start().await;
+    for (path, range, expected, asked) in [
+        ("/200", "10.0.0.0/8", 200, 1),
+        ("/401", "10.0.0.0/8", 401, 1),
+        ("/403", "10.0.0.0/8", 403, 1),
+        ("/500", "10.0.0.0/8", 500, 1),
+        ("/403", "127.0.0.0/8", 200, 0),
+    ] {
+        let (_web, snapshot) = guarded(&auth, path, &[("satisfy", "any"), ("whitelist-source-range", range)]).await;
+        let before = auth.asked();
+        assert_eq!(
+            status(&exchange(Proxy::start(snapshot).http, get("a.example", "/")).await),
+            expected,
+            "{path} {range}"
+        );
+        assert_eq!(auth.asked() - before, asked, "{path} {range}");
+    }
+}

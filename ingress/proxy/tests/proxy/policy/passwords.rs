@@ -137,3 +137,14 @@ async fn satisfy_any_takes_an_address_or_a_password() {
         assert_eq!(status(&exchange(proxy.http, get("a.example", "/")).await), without, "{more:?}");
     }
 }
+
+#[tokio::test]
+async fn whoever_guesses_passwords_runs_into_the_limit() {
+    let asked = [("auth-type", "basic"), ("auth-secret", "users"), ("limit-rpm", "1"), ("limit-burst-multiplier", "1")];
+    let (_web, mut snapshot) = guarded(&asked).await;
+    opaque_secret(&mut snapshot, "users", &[("auth", FILE)]);
+    let proxy = Proxy::start(snapshot);
+    for expected in [401, 401, 503, 503] {
+        assert_eq!(status(&exchange(proxy.http, as_user(ALICE_WRONG)).await), expected);
+    }
+}
