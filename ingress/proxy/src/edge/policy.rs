@@ -108,7 +108,7 @@ impl EdgePolicy {
                 http2: options.http2,
             },
             keep_alive: options.keep_alive,
-            keep_alive_requests: u64::from(options.keep_alive_requests),
+            keep_alive_requests: options.keep_alive_requests.map_or(u64::MAX, u64::from),
             http2_streams: options.http2_streams,
             hsts: all.hsts.value().and_then(|value| HeaderValue::from_str(&value).ok()),
             server_tokens: options.server_tokens,

@@ -411,3 +411,27 @@ async fn versions_are_chosen_by_host_and_by_option() {
     assert!(with(&proxy, PLAIN, &TLS13).await && with(&proxy, PLAIN, &TLS12).await);
     assert_eq!(proxy.metric(WARNINGS).as_deref(), Some("1"));
 }
+
+/// The client would rather have ChaCha20; the server's own order begins with AES.
+#[tokio::test]
+async fn the_order_of_ciphers_is_the_client_s_unless_a_host_says_otherwise() {
+    use rustls::{CipherSuite, crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256};
+    let mut hosts = Hosts::new(&[("ssl-prefer-server-ciphers", "true")]).await;
+    let mut proxy = Proxy::start(hosts.snapshot.clone());
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.insert(0, TLS13_CHACHA20_POLY1305_SHA256);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(hosts.own.cert.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13]).unwrap();
+    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let chosen = async |proxy: &Proxy, host: &str| {
+        let stream = tls_by(proxy.https, host, Arc::clone(&config)).await.unwrap();
+        stream.get_ref().1.negotiated_cipher_suite().unwrap().suite()
+    };
+    assert_eq!(chosen(&proxy, PLAIN).await, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    assert_eq!(chosen(&proxy, GUARDED).await, CipherSuite::TLS13_AES_256_GCM_SHA384);
+    annotate(&mut hosts.snapshot, "guarded", &[("ssl-prefer-server-ciphers", "on")]);
+    proxy.apply(&hosts.snapshot);
+    assert_eq!(chosen(&proxy, GUARDED).await, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    assert_eq!(proxy.metric(WARNINGS).as_deref(), Some("1"));
+}

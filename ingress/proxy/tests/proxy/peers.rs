@@ -11,9 +11,9 @@ use tokio::{
 
 use crate::{
     DEADLINE,
-    client::{exchange, exchange_on, get, read_until, status},
+    client::{client_config, exchange, exchange_on, get, read_until, status},
     endpoint::TestEndpoint,
-    objects::{empty, ingress, options, service},
+    objects::{empty, ingress, options, secret, service},
     proxy::{Proxy, Setup},
     wait_until,
 };
@@ -66,6 +66,22 @@ async fn a_trusted_balancer_tells_the_client_by_the_proxy_protocol() {
         let answer = exchange(proxy.http, [&own, request.as_bytes()].concat()).await;
         check_seen(&answer, &["x-real-ip: 127.0.0.1"]);
     }
+}
+
+#[tokio::test]
+async fn the_header_comes_before_tls_as_well() {
+    let (_web, mut snapshot) = web().await;
+    let own = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+    secret(&mut snapshot, "own", &own.cert.pem(), &own.signing_key.serialize_pem());
+    ingress(&mut snapshot, "web", &[("a", "/", "web")], &[("a", "own")]);
+    let proxy = Proxy::with(snapshot, flags(LOOPBACK, ProxyProtocol::Required));
+    let config = client_config(own.cert.der(), "http/1.1", None, &[&rustls::version::TLS13]);
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = TcpStream::connect(proxy.https).await.unwrap();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 51234 8443\r\n").await.unwrap();
+    let stream = timeout(DEADLINE, connector.connect("a".try_into().unwrap(), stream)).await.unwrap().unwrap();
+    let answer = exchange_on(stream, get("a", "/").as_bytes()).await;
+    check_seen(&answer, &["x-real-ip: 192.0.2.7", "x-forwarded-port: 8443", "x-forwarded-proto: https"]);
 }
 
 /// A byte at a time, and with pauses between header and request, it is the same header.

@@ -27,8 +27,9 @@ pub struct EdgeOptions {
     pub full_forwarded_for: bool,
     /// `keep-alive`: between two requests; zero closes after each.
     pub keep_alive: Duration,
-    /// `keep-alive-requests`: how many requests one connection may bring.
-    pub keep_alive_requests: u32,
+    /// `keep-alive-requests`: how many requests one connection may bring; `None` for as many as it likes. ingress-nginx's 1000
+    /// give back memory that nginx gathers with every request of a connection; nothing here does that.
+    pub keep_alive_requests: Option<u32>,
     /// `client-header-timeout`: for a whole head, where nginx's 60 seconds are 10 here.
     pub header_timeout: Duration,
     /// `client-body-timeout`: between two pieces of a body.
@@ -61,7 +62,7 @@ impl Default for EdgeOptions {
             forwarded_for_header: "x-forwarded-for".to_owned(),
             full_forwarded_for: false,
             keep_alive: Duration::from_secs(75),
-            keep_alive_requests: 1000,
+            keep_alive_requests: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             head_bytes: 32 * 1024,
@@ -94,7 +95,7 @@ impl EdgeOptions {
                 .boolean()
                 .unwrap_or(base.full_forwarded_for),
             keep_alive: reader.option("keep-alive").duration().unwrap_or(base.keep_alive),
-            keep_alive_requests: reader.option("keep-alive-requests").number(1).unwrap_or(base.keep_alive_requests),
+            keep_alive_requests: reader.option("keep-alive-requests").number(1),
             header_timeout: positive(reader, "client-header-timeout", base.header_timeout),
             body_timeout: positive(reader, "client-body-timeout", base.body_timeout),
             head_bytes: reader
@@ -186,7 +187,7 @@ mod tests {
             forwarded_for_header: "cf-connecting-ip".to_owned(),
             full_forwarded_for: true,
             keep_alive: Duration::ZERO,
-            keep_alive_requests: 10,
+            keep_alive_requests: Some(10),
             header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
             head_bytes: 32 * 1024,
