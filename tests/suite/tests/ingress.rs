@@ -16,6 +16,7 @@ mod ingress {
     mod daemon;
     mod fields;
     mod frames;
+    mod grpc;
     mod hosts;
     mod http2;
     mod load;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     daemon::Proxy,
-    manifests::{ingress, secret, service},
+    manifests::{annotated, secret, service},
     pod::{Pod, Seen, host_address},
 };
 
@@ -36,10 +36,11 @@ fn start() -> Option<Curl> {
     }
     let pod = Pod::start(host_address()?, "web");
     let pair = generate_simple_self_signed(vec!["tls.example".to_owned()]).unwrap();
+    let (paths, any_length) = ([("Prefix", "/", "web")], [("nginx.ingress.kubernetes.io/proxy-body-size", "0")]);
     let text = [
         service("web", &[&pod]),
-        ingress("plain", "", &[("Prefix", "/", "web")]),
-        ingress("tls", "tls.example", &[("Prefix", "/", "web")]),
+        annotated("plain", "", &paths, &any_length),
+        annotated("tls", "tls.example", &paths, &any_length),
         "  tls: [{ hosts: [tls.example], secretName: pair }]\n".to_owned(),
         secret("pair", &pair.cert.pem(), &pair.signing_key.serialize_pem()),
     ]

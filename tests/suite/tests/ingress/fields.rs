@@ -85,6 +85,7 @@ const ROWS: &[Row] = &[
         pod: &[],
     },
     Row { what: "cookies in pieces: joined", client: &["Cookie: a=b", "Cookie: c=d"], pod: &["cookie: a=b; c=d"] },
+    Row { what: "Expect: the proxy answers it itself", client: &["Expect: 100-continue"], pod: &[] },
     Row { what: "an upgrade to h2c: not passed on", client: &["Connection: Upgrade", "Upgrade: h2c"], pod: &[] },
 ];
 

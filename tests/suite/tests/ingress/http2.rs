@@ -24,6 +24,8 @@ fn start() -> Option<(Proxy, Pod)> {
 type Fields = &'static [(&'static str, &'static str)];
 
 const PROTOCOL_ERROR: u32 = 1;
+/// How many requests one connection may have at once.
+const STREAMS: u32 = 128;
 
 /// What is wrong, and the fields. The rest of a good request is added where the name does not begin with a colon.
 const WRONG: &[(&str, Outcome, Fields)] = &[
@@ -289,6 +291,29 @@ fn floods_that_nobody_reads_do_not_pile_up() {
     }
     let memory = proxy.memory();
     assert!(memory.peak < 128 * 1024, "{memory}");
+}
+
+/// 128 requests at once, as in ingress-nginx; those beyond are refused in a way that says that they may be sent again.
+#[test]
+fn streams_beyond_the_limit_are_refused() {
+    const SENT: u32 = 200;
+    const REFUSED_STREAM: u32 = 7;
+    let Some((proxy, pod)) = start() else { return };
+    let mut frames = Frames::open(proxy.http);
+    for stream in (1..2 * SENT).step_by(2) {
+        frames.write(&get(stream, "/hold?hold")).unwrap();
+    }
+    for stream in (2 * STREAMS + 1..2 * SENT).step_by(2) {
+        assert_eq!(frames.outcome(stream), Outcome::Reset(REFUSED_STREAM), "stream {stream}");
+    }
+    wait_until("the pod has the others", || pod.requests() == STREAMS as usize);
+    pod.let_go();
+    let mut answered = 0;
+    while answered < STREAMS {
+        let frame = frames.read().expect("the connection stays");
+        answered += u32::from(frame.kind == HEADERS);
+    }
+    println!("{STREAMS} of {SENT} streams served; {}", proxy.memory());
 }
 
 /// A hundred streams ask for a gigabyte together, and the client opens no window.

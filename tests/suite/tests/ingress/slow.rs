@@ -12,7 +12,7 @@ use std::{
 use super::{
     client::{Answer, ask, connect, get},
     daemon::{Memory, Proxy, wait_until},
-    manifests::{ingress, service},
+    manifests::{annotated, ingress, service},
     pod::{Pod, host_address},
 };
 
@@ -22,10 +22,16 @@ const CROWD: usize = 400;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(10);
 
-/// One pod that takes every host and path, and the proxy before it.
+/// One pod that takes every host and path, and bodies of any length but on the host `small`; and the proxy before it.
 fn start() -> Option<(Proxy, Pod)> {
     let pod = Pod::start(host_address()?, "web");
-    let text = [service("web", &[&pod]), ingress("web", "", &[("Prefix", "/", "web")])].concat();
+    let paths = [("Prefix", "/", "web")];
+    let text = [
+        service("web", &[&pod]),
+        annotated("web", "", &paths, &[("nginx.ingress.kubernetes.io/proxy-body-size", "0")]),
+        ingress("small", "small", &paths),
+    ]
+    .concat();
     Some((Proxy::start(&[("all.yaml", &text)]), pod))
 }
 
@@ -153,28 +159,23 @@ fn bodies_that_drip_hinder_nobody() {
     assert!(each_kib(before, after, CROWD) < 192, "{after}");
 }
 
-/// Sends a body of this many bytes until it is through or refused; returns the answer.
-fn upload(address: SocketAddr, head: &str, total: usize, chunked: bool) -> Option<Answer> {
+/// Sends a body of this many bytes until it is through or refused; returns the answer, and how many mebibytes were taken.
+fn upload(address: SocketAddr, head: &str, total: usize, chunked: bool) -> (Option<Answer>, usize) {
     let stream = connect(address);
     let mut writing = stream.try_clone().unwrap();
     let head = head.to_owned();
     let writer = thread::spawn(move || {
-        let piece = vec![b'x'; 1 << 20];
-        writing.write_all(head.as_bytes())?;
-        for _ in 0..total >> 20 {
-            if chunked {
-                writing.write_all(b"100000\r\n")?;
-            }
-            writing.write_all(&piece)?;
-            if chunked {
-                writing.write_all(b"\r\n")?;
-            }
+        let body = vec![b'x'; 1 << 20];
+        let piece = if chunked { [b"100000\r\n", &*body, b"\r\n"].concat() } else { body };
+        let mut taken = 0;
+        if writing.write_all(head.as_bytes()).is_ok() {
+            taken = (0..total >> 20).take_while(|_| writing.write_all(&piece).is_ok()).count();
         }
-        if chunked { writing.write_all(b"0\r\n\r\n") } else { Ok(()) }
+        let _end_or_refused = writing.write_all(if chunked { b"0\r\n\r\n" } else { b"" });
+        taken
     });
     let answer = Answer::read(&mut BufReader::new(stream)).ok().flatten();
-    let _refused_or_through = writer.join().unwrap();
-    answer
+    (answer, writer.join().unwrap())
 }
 
 /// A gigabyte each way, by length and in chunks: it streams through, and memory does not follow.
@@ -188,7 +189,7 @@ fn a_gigabyte_streams_through_bounded_memory() {
         ("in chunks", "Transfer-Encoding: chunked".to_owned(), true),
     ] {
         let head = format!("PUT /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n");
-        let (answer, served, longest) = meanwhile(proxy.http, || upload(proxy.http, &head, TOTAL, chunked));
+        let ((answer, _), served, longest) = meanwhile(proxy.http, || upload(proxy.http, &head, TOTAL, chunked));
         let answer = answer.expect("an answer");
         assert_eq!((answer.status, answer.seen().length), (200, TOTAL), "{what}");
         println!("1 GiB {what}: through; {served} others served, the slowest in {longest:?}; {}", proxy.memory());
@@ -203,6 +204,38 @@ fn a_gigabyte_streams_through_bounded_memory() {
     let after = proxy.memory();
     println!("1 GiB back: through; {served} others served, the slowest in {longest:?}; {after}");
     assert!(after.peak < before.resident + 32 * 1024, "{after}");
+}
+
+/// One mebibyte unless the Ingress says otherwise (nginx's default): by length before anything of it is read, in chunks as soon
+/// as it is passed. The client is told, although it still sends.
+#[test]
+fn bodies_beyond_the_limit_are_413() {
+    const LIMIT: usize = 1 << 20;
+    let Some((proxy, pod)) = start() else { return };
+    let before = proxy.memory();
+    for (what, total, chunked, status) in [
+        ("the limit by length", LIMIT, false, 200),
+        ("the limit in chunks", LIMIT, true, 200),
+        ("twice the limit by length", 2 * LIMIT, false, 413),
+        ("twice the limit in chunks", 2 * LIMIT, true, 413),
+        ("a gigabyte by length", 1 << 30, false, 413),
+        ("a gigabyte in chunks", 1 << 30, true, 413),
+    ] {
+        let framing =
+            if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {total}") };
+        let head = format!("PUT /{chunked} HTTP/1.1\r\nHost: small\r\nConnection: close\r\n{framing}\r\n\r\n");
+        let ((answer, taken), served, _) = meanwhile(proxy.http, || upload(proxy.http, &head, total, chunked));
+        let told = answer.map(|answer| answer.status);
+        // Who sends a gigabyte on and on may be reset before it has read the answer.
+        assert!(told == Some(status) || told.is_none() && total > 2 * LIMIT, "{what}: {told:?}");
+        println!("{what}: {told:?} after {taken} MiB; {served} others served; {}", proxy.memory());
+    }
+    assert!(pod.last_body("/false").is_some_and(|body| !body.is_empty()), "what is within the limit arrived");
+    let after = proxy.memory();
+    assert!(after.peak < before.resident + 32 * 1024, "{after}");
+    // One byte more than the limit.
+    let over = format!("PUT / HTTP/1.1\r\nHost: small\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
+    assert_eq!(ask(proxy.http, over).status, 413, "the length alone is enough");
 }
 
 /// The pod reads nothing, so the client is made to wait; the client reads nothing, so the pod is.
