@@ -2,7 +2,7 @@
 //! endpoint and client.
 //!
 //! Everything talks over the loopback device of that namespace, so that no port of the host is taken. All of ours go
-//! before other processes of the machine (nice), which disturb the least so.
+//! before other processes of the machine (SCHED_FIFO), which disturb the least so.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -214,7 +214,8 @@ fn own() -> Result<Command> {
 /// The same command on one processor, before everybody else's, with enough descriptors.
 fn pinned(command: &Command, cpu: usize, files: u64) -> Command {
     let mut pinned = Command::new("prlimit");
-    pinned.args([&format!("--nofile={files}:{files}"), "nice", "-n", "-20", "taskset", "--cpu-list", &cpu.to_string()]);
+    pinned.args([&format!("--nofile={files}:{files}"), "chrt", "--fifo", "50"]);
+    pinned.args(["taskset", "--cpu-list", &cpu.to_string()]);
     pinned.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
