@@ -72,6 +72,8 @@ impl Edge {
         let mut idle = Idle::default();
         loop {
             tokio::select! {
+                // Almost every wake-up is for the connection.
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(%peer, %error, "connection ended");
@@ -123,7 +125,9 @@ impl Edge {
             request.extensions_mut().insert(Arc::clone(session));
         }
         let names_server = caller.policy.server_tokens;
-        let answer = handle(Arc::clone(&self.live), origin, Arc::clone(&caller.place), request);
+        // On the heap for as long as it is at work: hyper would keep room for it in every idle connection, and HTTP/2 would move
+        // all of it into a task.
+        let answer = Box::pin(handle(Arc::clone(&self.live), origin, Arc::clone(&caller.place), request));
         async move {
             let answer = answer.await;
             busy.finish();

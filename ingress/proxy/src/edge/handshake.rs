@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{Edge, conversation::Caller};
 use crate::{
@@ -35,13 +35,22 @@ const PLAIN_ON_TLS: &[u8] =
 /// The fatal alert of a server that does not serve the name (RFC 6066, section 3), as nginx's ssl_reject_handshake sends it.
 const UNRECOGNISED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
+/// A stream behind its handshake, and who speaks there.
+pub(super) type Secured = (TlsStream<Intake<TcpStream>>, Caller);
+
 impl Edge {
-    /// Takes a connection of a TLS listener to its end.
-    pub(super) async fn secure(&self, intake: Intake<TcpStream>, caller: Caller) {
+    /// Takes a connection of a TLS listener to the end of its handshake; one that is passed through to its very end.
+    pub(super) async fn secure(&self, intake: Intake<TcpStream>, caller: Caller) -> Option<Box<Secured>> {
+        let secured = self.shake_hands(intake, caller).await;
+        if secured.is_err() {
+            self.live.metrics.handshake_failures.inc();
+        }
+        secured.ok().flatten()
+    }
+
+    async fn shake_hands(&self, intake: Intake<TcpStream>, caller: Caller) -> io::Result<Option<Box<Secured>>> {
         let begun = Instant::now();
-        let Ok(Ok(mut start)) = timeout_at(begun + HELLO_TIMEOUT, read_hello(intake)).await else {
-            return self.live.metrics.handshake_failures.inc();
-        };
+        let mut start = timeout_at(begun + HELLO_TIMEOUT, read_hello(intake)).await??;
         let generation = self.live.generation.load_full();
         let name = start.client_hello().server_name().map(|name| request_host(name).into_owned());
         match generation.tls(name.as_deref()) {
@@ -50,20 +59,18 @@ impl Edge {
                 drop((generation, start.accepted));
                 intake.rewind();
                 pass(intake, pool, caller.policy.stream_timeout).await;
+                Ok(None)
             }
             TlsChoice::Terminate(profile) => {
                 let profile = Arc::clone(profile);
                 drop(generation);
                 let finished = timeout_at(begun + HANDSHAKE_TIMEOUT, self.terminate(start, profile, name, caller));
-                match finished.await {
-                    Ok(Ok((stream, caller))) => self.converse(stream, caller).await,
-                    Ok(Err(_)) | Err(_) => self.live.metrics.handshake_failures.inc(),
-                }
+                Ok(Some(Box::new(finished.await??)))
             }
             TlsChoice::None => {
-                self.live.metrics.handshake_failures.inc();
                 let refused = async { start.io.write_all(UNRECOGNISED_NAME).await };
-                let _ = timeout_at(begun + HANDSHAKE_TIMEOUT, refused).await;
+                timeout_at(begun + HANDSHAKE_TIMEOUT, refused).await??;
+                Err(io::ErrorKind::NotFound.into())
             }
         }
     }
@@ -74,7 +81,7 @@ impl Edge {
         profile: Arc<HostProfile>,
         name: Option<String>,
         caller: Caller,
-    ) -> io::Result<(tokio_rustls::server::TlsStream<Intake<TcpStream>>, Caller)> {
+    ) -> io::Result<Secured> {
         start.io.forget();
         let stream = start.into_stream(Arc::clone(&profile.config)).await?;
         let chain = stream.get_ref().1.peer_certificates();

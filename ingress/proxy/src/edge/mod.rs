@@ -114,9 +114,14 @@ impl Edge {
         let Some(arrival) = self.arrive(stream, peer, &policy).await else { return };
         let place = Arc::new(Place { _slot: slot, _client: arrival.places, _open: open });
         let caller = Caller { origin: arrival.origin, session: None, place, policy };
+        // Each part in a box of its own: a connection would keep room for the largest of them, the handshake's, to its end.
         match self.transport {
-            Transport::Plain => self.converse(arrival.intake, caller).await,
-            Transport::Tls => self.secure(arrival.intake, caller).await,
+            Transport::Plain => Box::pin(self.converse(arrival.intake, caller)).await,
+            Transport::Tls => {
+                let Some(secured) = Box::pin(self.secure(arrival.intake, caller)).await else { return };
+                let (stream, caller) = *secured;
+                Box::pin(self.converse(stream, caller)).await;
+            }
         }
     }
 }
