@@ -6,6 +6,7 @@
 //! head reaches hyper.
 
 use std::{
+    cell::RefCell,
     collections::hash_map::RandomState,
     hash::BuildHasher,
     io,
@@ -286,17 +287,16 @@ impl<S> Guard<S> {
 impl<S: AsyncRead + Unpin> Guard<S> {
     /// Reads into the buffer; the number of new bytes, 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let before = self.buffer.len();
-        self.buffer.resize(before + READ_BYTES, 0);
-        let mut space = ReadBuf::new(self.buffer.get_mut(before..).unwrap_or_default());
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut space);
-        let count = space.filled().len();
-        self.buffer.truncate(before + count);
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+        // The room is the thread's, so that a head costs no more memory than it has bytes, and none while it is waited for.
+        thread_local! {
+            static ROOM: RefCell<[u8; READ_BYTES]> = const { RefCell::new([0; READ_BYTES]) };
         }
-        ready!(polled)?;
-        Poll::Ready(Ok(count))
+        ROOM.with_borrow_mut(|room| {
+            let mut space = ReadBuf::new(room);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+            self.buffer.extend_from_slice(space.filled());
+            Poll::Ready(Ok(space.filled().len()))
+        })
     }
 
     /// Reads into hyper's own buffer where no byte needs to be looked at.
