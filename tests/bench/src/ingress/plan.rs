@@ -72,13 +72,13 @@ impl Plan {
         let usual = Self {
             parts,
             rounds: 5,
-            seconds: 3,
-            quiet_millis: 2_000,
+            seconds: 2,
+            quiet_millis: 500,
             rate: 3_000,
             routes: 10_000,
             idle: 10_000,
             idle_tls: 2_000,
-            edits: 40,
+            edits: 25,
         };
         if !flags.quick {
             return usual;
