@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderValue, Request,
     header::{COOKIE, USER_AGENT},
 };
-use roadstead_routes::{Affinity, AffinityMode, Reach, SameSite, Scheme, SessionCookie};
+use roadstead_routes::{AffinityMode, Reach, SameSite, Scheme, SessionCookie};
 
 use super::{Visit, facts::RequestFacts};
 use crate::upstream::{Pool, Selection, Session};
@@ -44,18 +44,6 @@ pub(super) fn session_cookie(visit: &Visit<'_>, selection: &Selection) -> Option
     HeaderValue::from_str(&text).ok()
 }
 
-/// Whether the client has a session at this backend: its cookie says so. Canaries heed that, unless they are told not to
-/// (`affinity-canary-behavior`).
-pub(super) fn has_session(headers: &HeaderMap, affinity: &Affinity, pool: &Pool) -> bool {
-    let cookie = cookie_named(headers, &affinity.cookie.name);
-    cookie.and_then(session_backend) == Some(pool.backend_key().as_bytes())
-}
-
-/// The second part of a session's cookie.
-fn session_backend(value: &[u8]) -> Option<&[u8]> {
-    value.split(|byte| *byte == b'|').nth(1)
-}
-
 /// Reads a field `Cookie` as a client may send it, and chooses an endpoint by it in both modes; for fuzzing. Tells whether both
 /// found one, which they do whatever comes.
 #[must_use]
@@ -64,7 +52,6 @@ pub fn fuzz_session(field: &[u8]) -> bool {
     let mut headers = HeaderMap::new();
     headers.insert(COOKIE, value);
     let cookie = cookie_named(&headers, "s");
-    let _ = cookie.and_then(session_backend);
     [AffinityMode::Balanced, AffinityMode::Persistent].into_iter().all(|mode| Session::finds_endpoint(cookie, mode))
 }
 
@@ -174,15 +161,6 @@ mod tests {
                 Scheme::Http,
                 &format!("INGRESSCOOKIE=a|b; Expires={expected}; Path=/app; HttpOnly"),
             );
-        }
-    }
-
-    #[test]
-    fn a_cookie_tells_where_its_session_is() {
-        for (value, expected) in
-            [("a|b", Some("b")), ("a|b|c", Some("b")), ("a", None), ("a|", Some("")), ("|b", Some("b"))]
-        {
-            assert_eq!(session_backend(value.as_bytes()), expected.map(str::as_bytes), "{value}");
         }
     }
 
