@@ -75,11 +75,26 @@ async fn try_forward(
     let client = wish_to_upgrade(&mut parts, &body);
     let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
     body.read_ahead().await?;
+    let hop = Hop::of(&parts.headers);
+    let takes_trailers = hop.takes_trailers();
+    address(visit, &mut parts, upgrade);
+    let request = outgoing(parts, body, hop, transport)?;
+    let response = send(selection, transport, request, &mut visit.record.trail).await?;
+    if has_too_large_head(visit, &response) {
+        return Err(Failure::BadAnswer);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let kept = visit.record.held.take();
+        return switch(client, response, transport, kept);
+    }
+    Ok(hand_on(visit, response, takes_trailers))
+}
+
+/// Turns the client's target and fields into those that an endpoint gets.
+fn address(visit: &mut Visit<'_>, parts: &mut Parts, upgrade: Upgrade) {
     if let Some(made) = visit.made_request_id.get() {
         parts.headers.entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
     }
-    let hop = Hop::of(&parts.headers);
-    let takes_trailers = hop.takes_trailers();
     to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
     if let Some(believed) = parts.extensions.remove::<Forwarded>() {
         believed.apply(&mut parts.headers);
@@ -89,24 +104,34 @@ async fn try_forward(
         parts.uri = Uri::from(target);
     }
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
-    let request = outgoing(parts, body, hop, transport)?;
-    let mut response = send(selection, transport, request, &mut visit.record.trail).await?;
-    if has_too_large_head(visit, &response) {
-        return Err(Failure::BadAnswer);
-    }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let kept = visit.record.held.take();
-        return switch(client, response, transport, kept);
-    }
-    let announced = response.headers().get(TRAILER).filter(|_| takes_trailers).cloned();
-    to_client(response.headers_mut(), hsts(visit));
-    hide(visit, response.headers_mut());
-    response.headers_mut().remove(UPGRADE);
+}
+
+/// Turns an endpoint's answer into the client's.
+fn hand_on(visit: &Visit<'_>, mut response: Response<UpstreamBody>, takes_trailers: bool) -> Response<AnswerBody> {
+    let headers = response.headers_mut();
+    let announced = headers.get(TRAILER).filter(|_| takes_trailers).cloned();
+    to_client(headers, hsts(visit));
+    hide(visit, headers);
+    headers.remove(UPGRADE);
     if let Some(announced) = announced {
-        response.headers_mut().insert(TRAILER, announced);
+        headers.insert(TRAILER, announced);
     }
     *response.version_mut() = Version::HTTP_11;
-    Ok(forwarded(response))
+    match read_ahead_bytes(visit, response.headers_mut()) {
+        0 => forwarded(response),
+        bytes => forwarded(response.map(|body| body.reading_ahead(bytes))),
+    }
+}
+
+/// How much of an answer is read ahead of the client: what the Ingress says, unless the application knows better, as nginx lets it.
+fn read_ahead_bytes(visit: &Visit<'_>, headers: &mut HeaderMap) -> u64 {
+    match visit.settings().transport.read_ahead_bytes() {
+        0 => 0,
+        bytes => match headers.remove("x-accel-buffering") {
+            Some(wish) if wish.as_bytes().eq_ignore_ascii_case(b"no") => 0,
+            _ => bytes,
+        },
+    }
 }
 
 /// Whether a body is longer than its limit by its own word; one that does not tell is counted as it comes.

@@ -18,6 +18,9 @@ use super::{
     transport::Wire,
 };
 
+/// How often a request is sent to an endpoint that leaves it alone: one that leaves its old connection takes it on a new one.
+const UNTOUCHED_TRIES: u32 = 3;
+
 /// What one endpoint made of a request.
 pub(super) struct Attempt {
     /// The answer, whose body streams, or what became of it.
@@ -74,35 +77,51 @@ pub(super) async fn attempt(
     mut request: Request<RequestBody>,
     trail: &mut Trail,
 ) -> Attempt {
-    while let Some(lease) = Lease::reuse(endpoint, transport) {
+    let mut tries_left = UNTOUCHED_TRIES;
+    loop {
+        let reused = Lease::reuse(endpoint, transport);
+        let kind = if reused.is_some() { Connection::Reused } else { Connection::New };
+        let lease = match reused {
+            Some(lease) => Ok(lease),
+            None => Lease::connect(endpoint, transport).await,
+        };
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(error) => return unconnected(endpoint, &error, request),
+        };
         trail.connected();
-        let repeatable = is_idempotent(request.method());
+        let idempotent = is_idempotent(request.method());
         let attempt = exchange(lease, transport, request, trail).await;
-        // The endpoint closed the connection as it was taken up again.
-        let closed = matches!(attempt.result, Err(Failure::Broken)) && (attempt.reached == Reached::No || repeatable);
-        if !closed {
+        tries_left = tries_left.saturating_sub(1);
+        let lost = matches!(attempt.result, Err(Failure::Broken));
+        let once_more = match (transport.wire, kind) {
+            // A shared connection stays where it is, and could refuse for ever.
+            (Wire::Http2, _) => attempt.reached == Reached::No && tries_left > 0,
+            // The endpoint closed the connection as it was taken up again; there are only so many of them.
+            (_, Connection::Reused) => attempt.reached == Reached::No || idempotent,
+            (_, Connection::New) => false,
+        };
+        if !lost || !once_more {
             return attempt;
         }
         let Attempt { result, again, reached } = attempt;
         let Some(same) = again.request() else { return Attempt { result, again: Again::Never, reached } };
         request = same;
-        if transport.wire == Wire::Http2 {
-            // A shared connection stays where it is, and could refuse for ever.
-            break;
-        }
     }
-    match Lease::connect(endpoint, transport).await {
-        Ok(lease) => {
-            trail.connected();
-            exchange(lease, transport, request, trail).await
-        }
-        Err(error) => {
-            tracing::debug!(%endpoint, %error, "endpoint cannot be connected to");
-            let timed_out = error.kind() == io::ErrorKind::TimedOut;
-            let failure = if timed_out { Failure::ConnectTimeout } else { Failure::Connect };
-            Attempt { result: Err(failure), again: Again::Whole(request), reached: Reached::No }
-        }
-    }
+}
+
+/// Where the connection of an attempt comes from.
+#[derive(Clone, Copy)]
+enum Connection {
+    Reused,
+    New,
+}
+
+fn unconnected(endpoint: SocketAddr, error: &io::Error, request: Request<RequestBody>) -> Attempt {
+    tracing::debug!(%endpoint, %error, "endpoint cannot be connected to");
+    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+    let failure = if timed_out { Failure::ConnectTimeout } else { Failure::Connect };
+    Attempt { result: Err(failure), again: Again::Whole(request), reached: Reached::No }
 }
 
 /// Whether a method may be repeated (RFC 9110, section 9.2.2).

@@ -11,10 +11,77 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::{BoxError, connection::Lease, pool::InUse};
+use super::{BoxError, connection::Lease, pool::InUse, read_ahead::ReadAhead};
 
 /// An answer's body; holds the connection, and gives it back at the end.
-pub struct UpstreamBody {
+pub struct UpstreamBody(Way);
+
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and each answer boxes its body once")]
+enum Way {
+    /// Each piece is asked for when the client can take it.
+    Streamed(Streamed),
+    /// A task reads it ahead of the client.
+    Ahead(ReadAhead),
+}
+
+impl UpstreamBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
+        Self(Way::Streamed(Streamed::new(incoming, lease, patience)))
+    }
+
+    /// Keeps a request counted at its endpoint until the body is dropped.
+    pub(super) fn holding(mut self, in_use: InUse) -> Self {
+        if let Way::Streamed(body) = &mut self.0 {
+            body.in_use = Some(in_use);
+        }
+        self
+    }
+
+    /// What [`UpstreamBody::holding`] was given: for a tunnel, which outlives the body.
+    pub(crate) fn take_in_use(&mut self) -> Option<InUse> {
+        match &mut self.0 {
+            Way::Streamed(body) => body.in_use.take(),
+            Way::Ahead(_) => None,
+        }
+    }
+
+    /// Reads at most so many bytes, and one piece, ahead of the client.
+    pub(crate) fn reading_ahead(self, bytes: u64) -> Self {
+        match self.0 {
+            Way::Streamed(body) if !body.is_end_stream() => Self(Way::Ahead(ReadAhead::start(body, bytes))),
+            way => Self(way),
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Way::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Way::Ahead(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Way::Streamed(body) => body.is_end_stream(),
+            Way::Ahead(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Way::Streamed(body) => body.size_hint(),
+            Way::Ahead(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body as it comes from its endpoint.
+pub(super) struct Streamed {
     incoming: Incoming,
     lease: Option<Lease>,
     /// The longest silence.
@@ -24,22 +91,11 @@ pub struct UpstreamBody {
     in_use: Option<InUse>,
 }
 
-impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
+impl Streamed {
+    fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
         let mut body = Self { incoming, lease: Some(lease), patience, silence: None, in_use: None };
         body.release_at_end();
         body
-    }
-
-    /// Keeps a request counted at its endpoint until the body is dropped.
-    pub(super) fn holding(mut self, in_use: InUse) -> Self {
-        self.in_use = Some(in_use);
-        self
-    }
-
-    /// What [`UpstreamBody::holding`] was given: for a tunnel, which outlives the body.
-    pub(crate) fn take_in_use(&mut self) -> Option<InUse> {
-        self.in_use.take()
     }
 
     /// The server may never poll again once this body says that it is at its end.
@@ -52,7 +108,7 @@ impl UpstreamBody {
     }
 }
 
-impl Body for UpstreamBody {
+impl Body for Streamed {
     type Data = Bytes;
     type Error = BoxError;
 

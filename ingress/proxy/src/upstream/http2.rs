@@ -94,7 +94,8 @@ impl Connection {
 
     fn is_unused_for_long(&self) -> bool {
         let idle = self.age().saturating_sub(self.state.idle_since.load(Ordering::Relaxed));
-        self.users() == 0 && u128::from(idle) >= self.keepalive.timeout.as_millis()
+        let patience = if self.keepalive.connections == 0 { 0 } else { self.keepalive.timeout.as_millis() };
+        self.users() == 0 && u128::from(idle) >= patience
     }
 
     fn age(&self) -> u64 {
@@ -124,7 +125,7 @@ impl Lease {
     pub(super) fn share(key: &Key) -> Option<Self> {
         OPEN.with_borrow_mut(|open| {
             let connections = &mut open.get_mut(key)?.connections;
-            connections.retain(|connection| !connection.is_spent());
+            connections.retain(|connection| !connection.is_spent() && !connection.is_unused_for_long());
             let roomy = connections.iter().filter(|connection| connection.has_room());
             let chosen = roomy.max_by_key(|connection| connection.users()).or_else(|| {
                 let all_there_may_be = connections.len() >= MAX_CONNECTIONS;

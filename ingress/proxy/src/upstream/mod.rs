@@ -13,6 +13,7 @@ mod http2;
 mod linger;
 mod names;
 mod pool;
+mod read_ahead;
 mod request_body;
 mod send;
 mod tls;

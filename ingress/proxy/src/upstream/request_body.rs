@@ -122,23 +122,25 @@ impl Source {
 
     /// The next piece from the client; `None` at the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, BodyFault>>> {
-        if let Some(fault) = self.step.fault {
-            return Poll::Ready(Some(Err(fault)));
-        }
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        self.begun = true;
-        match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending => {
+        loop {
+            if let Some(fault) = self.step.fault {
+                return Poll::Ready(Some(Err(fault)));
+            }
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+            self.begun = true;
+            let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
                 self.step.turn = Turn::Client;
                 let timeout = self.rules.timeout;
                 ready!(self.pause.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
-                Poll::Ready(Some(Err(self.fail(BodyFault::Slow))))
-            }
-            Poll::Ready(frame) => {
-                self.pause = None;
-                self.step.at = Instant::now();
-                self.step.turn = Turn::Endpoint;
-                Poll::Ready(self.take(frame))
+                return Poll::Ready(Some(Err(self.fail(BodyFault::Slow))));
+            };
+            self.pause = None;
+            self.step.at = Instant::now();
+            self.step.turn = Turn::Endpoint;
+            // HTTP/2 may end a body with an empty frame, which is nothing to lose.
+            let is_empty = matches!(&frame, Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty));
+            if !is_empty {
+                return Poll::Ready(self.take(frame));
             }
         }
     }

@@ -9,6 +9,7 @@ mod client;
 mod client_auth;
 mod edge_options;
 mod endpoint;
+mod h2_endpoint;
 mod hardening;
 mod objects;
 mod passthrough;

@@ -2,7 +2,11 @@
 
 mod answers;
 mod bodies;
+mod buffering;
+mod grpc;
+mod keepalive;
 mod limits;
+mod tls;
 
 use std::net::SocketAddr;
 

@@ -37,12 +37,12 @@ async fn silence_within_an_answer_breaks_it_off_and_a_slow_answer_does_not() {
         }
         // Longer than the silence in all, never in one.
         for piece in [b"c", b"d", b"e", b"f"] {
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
             stream.write_all(piece).await.unwrap();
         }
     })
     .await;
-    let proxy = proxy(&[halting.address], &[("proxy-read-timeout", "1")]);
+    let proxy = proxy(&[halting.address], &[("proxy-read-timeout", "3")]);
     let broken = exchange(proxy.http, get("a", "/")).await;
     assert!(status(&broken) == 200 && broken.ends_with("\r\n\r\nab"), "{broken}");
     assert!(exchange(proxy.http, get("a", "/")).await.ends_with("\r\n\r\nabcdef"));
@@ -82,7 +82,7 @@ async fn an_endpoint_that_accepts_nothing_is_given_up() {
     let listener: TcpListener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
     let mut queue = Vec::new();
-    while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+    while let Ok(Ok(stream)) = timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
         queue.push(stream);
         assert!(queue.len() < 64, "the queue fills up");
     }
