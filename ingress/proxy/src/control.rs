@@ -268,8 +268,10 @@ impl Control {
 
     /// What requests need to reach endpoints beside their addresses.
     fn equip(&self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
-        let settings = table.routes().iter().map(|route| &route.settings.upstream_tls);
-        let policies = self.live.endpoint_tls.load().update(settings, snapshot, &self.provider);
+        // Most routes share their settings with many others.
+        let shared: HashMap<_, _> =
+            table.routes().iter().map(|route| (Arc::as_ptr(&route.settings), &route.settings.upstream_tls)).collect();
+        let policies = self.live.endpoint_tls.load().update(shared.into_values(), snapshot, &self.provider);
         policies.report(table, problems);
         self.live.endpoint_tls.store(Arc::new(policies));
         let named = |backend: &Backend| Some((backend.clone(), app_protocol(snapshot, backend)?));

@@ -147,6 +147,9 @@ impl TlsPolicies {
 
     /// Tells of each Ingress whose endpoints cannot be spoken to as it asks for.
     pub fn report(&self, table: &Table, problems: &mut Vec<Problem>) {
+        if self.by_settings.values().all(|made| made.policy.is_ok()) {
+            return;
+        }
         let mut told = BTreeSet::new();
         for route in table.routes() {
             // What is wrong with the settings themselves has been told with them.

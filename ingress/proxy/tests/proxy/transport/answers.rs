@@ -105,6 +105,23 @@ async fn trailers_reach_a_client_that_takes_them() {
 }
 
 #[tokio::test]
+async fn trailers_of_a_request_reach_the_endpoint() {
+    for buffering in ["on", "off"] {
+        let script = |_, mut stream: TcpStream| async move {
+            let seen = read_until(&mut stream, "x-sum: 7\r\n\r\n").await;
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let web = ScriptedEndpoint::start(script).await;
+        let proxy = proxy(&[web.address], &[("proxy-request-buffering", buffering)]);
+        let request = "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
+        let seen = exchange(proxy.http, request).await;
+        assert!(status(&seen) == 200 && seen.contains("2\r\nok\r\n0\r\n"), "{buffering}: {seen}");
+    }
+}
+
+#[tokio::test]
 async fn http_1_0_is_spoken_to_endpoints_that_want_it() {
     let script = |_, mut stream: TcpStream| async move {
         let mut seen = read_until(&mut stream, "\r\n\r\n").await;
