@@ -77,7 +77,7 @@ fn read(bytes: &[u8], size: usize) -> (Vec<u8>, End) {
     let long = Duration::from_secs(3600);
     let mut guard = Guard::new(
         Pieces { rest: bytes, size },
-        Limits { head_bytes: MAX_HEAD_BYTES, head: long, body: long, write: long },
+        Limits { head_bytes: MAX_HEAD_BYTES, head: long, body: long, write: long, http2: true },
     );
     let mut context = Context::from_waker(Waker::noop());
     let (mut out, mut space) = (Vec::new(), [0; 4096]);

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     client::{Answer, ask, connect, get},
-    daemon::{Memory, Proxy, wait_until},
+    daemon::{DEADLINE, Memory, Proxy, wait_until},
     manifests::{annotated, ingress, service},
     pod::{Pod, host_address},
 };
@@ -162,6 +162,8 @@ fn bodies_that_drip_hinder_nobody() {
 /// Sends a body of this many bytes until it is through or refused; returns the answer, and how many mebibytes were taken.
 fn upload(address: SocketAddr, head: &str, total: usize, chunked: bool) -> (Option<Answer>, usize) {
     let stream = connect(address);
+    // Nothing comes back before the last byte has gone, which on a loaded machine takes its time.
+    stream.set_read_timeout(Some(DEADLINE * 8)).unwrap();
     let mut writing = stream.try_clone().unwrap();
     let head = head.to_owned();
     let writer = thread::spawn(move || {
