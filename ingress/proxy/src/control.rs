@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
 use roadstead_routes::{
-    Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Table, Target, app_protocol, compile_after,
+    Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Settings, Table, Target, app_protocol, compile_after,
     endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;
@@ -330,11 +330,7 @@ impl Control {
 
 /// The backends, by index, that some route chooses endpoints of by a hash.
 fn hashed_backends(table: &Table) -> HashSet<usize> {
-    let hashed = table.routes().iter().filter_map(|route| match (&route.target, &route.settings) {
-        (Target::Backend(id), settings) if settings.balance.hash_by.is_some() || settings.affinity.is_some() => {
-            Some(id.index())
-        }
-        _ => None,
-    });
-    hashed.collect()
+    let is_hashed = |settings: &Settings| settings.balance.hash_by.is_some() || settings.affinity.is_some();
+    let hashed = table.routes().iter().filter(|route| is_hashed(&route.settings)).flat_map(|route| route.backends());
+    hashed.map(BackendId::index).collect()
 }

@@ -10,8 +10,8 @@ use roadstead_model::{
 };
 
 use crate::{
-    Backend, BackendId, Case, CertificateRef, Controller, Pattern, PatternError, RewriteTarget, Route, Settings, Table,
-    Target,
+    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, RewriteTarget,
+    Route, RouteCanary, Settings, Table, Target,
     class::Claim,
     host::www_sibling,
     path::is_normal,
@@ -89,8 +89,12 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
     }
     compiler.regex_hosts = served.iter().flat_map(Served::regex_hosts).collect();
     for Served { ingress, settings } in &served {
-        compiler.add(ingress, settings);
+        compiler.table.ingresses.push(ingress.meta.name.clone());
+        if settings.canary == Canary::Main {
+            compiler.add(ingress, settings);
+        }
     }
+    compiler.add_canaries(&served);
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
     compiler.add_siblings();
@@ -108,7 +112,11 @@ impl<'a> Served<'a> {
     fn regex_hosts(&self) -> impl Iterator<Item = Option<&'a Host>> {
         let is_regex = |path: &&IngressPath| self.settings.rewrite.is_regex(&path.path);
         let has_regex = move |rule: &&IngressRule| rule.paths.iter().any(|path| is_regex(&path));
-        let rules = self.ingress.rules.iter().filter(|_| self.settings.profile == Profile::Nginx);
+        let rules = self
+            .ingress
+            .rules
+            .iter()
+            .filter(|_| self.settings.profile == Profile::Nginx && self.settings.canary == Canary::Main);
         rules.filter(has_regex).map(|rule| rule.host.as_ref())
     }
 }
@@ -146,7 +154,6 @@ struct TlsClaim<'a> {
 
 impl<'a> Compiler<'a> {
     fn add(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>) {
-        self.table.ingresses.push(ingress.meta.name.clone());
         self.table.authentication.add(&ingress.meta.name, &settings.auth);
         if ingress.rules.is_empty() {
             self.add_catch_all(ingress, settings);
@@ -380,7 +387,23 @@ impl<'a> Compiler<'a> {
         pattern: Option<Pattern>,
         (field, backend): (&str, &IngressBackend),
     ) -> RouteId {
-        let target = match backend {
+        let target = self.target(ingress, settings, field, backend);
+        let route = Route {
+            ingress: ingress.meta.name.clone(),
+            host: host.cloned(),
+            path,
+            pattern,
+            target,
+            canary: None,
+            settings: Arc::clone(settings),
+        };
+        self.table.routes.push(Arc::new(route));
+        self.table.routes.len() - 1
+    }
+
+    /// Where a backend of an Ingress leads.
+    fn target(&mut self, ingress: &Ingress, settings: &Settings, field: &str, backend: &IngressBackend) -> Target {
+        match backend {
             IngressBackend::Service { service, port } => {
                 let reach = settings.balance.reach;
                 Target::Backend(self.backend(Backend { service: service.clone(), port: port.clone(), reach }))
@@ -390,17 +413,7 @@ impl<'a> Compiler<'a> {
                 self.problems.push(warning(ingress, format!("{field}.resource"), reason));
                 Target::Resource { kind: kind.clone(), name: name.clone() }
             }
-        };
-        let route = Route {
-            ingress: ingress.meta.name.clone(),
-            host: host.cloned(),
-            path,
-            pattern,
-            target,
-            settings: Arc::clone(settings),
-        };
-        self.table.routes.push(Arc::new(route));
-        self.table.routes.len() - 1
+        }
     }
 
     fn backend(&mut self, backend: Backend) -> BackendId {
@@ -411,6 +424,71 @@ impl<'a> Compiler<'a> {
         self.table.backends.push(backend.clone());
         self.backend_ids.insert(backend, id);
         id
+    }
+
+    /// Gives canaries to the routes that the main Ingresses made.
+    fn add_canaries(&mut self, served: &[Served<'_>]) {
+        let canaries = served.iter().filter_map(|served| match &served.settings.canary {
+            Canary::Canary(rules) => Some((served, Arc::new(rules.clone()))),
+            Canary::Main | Canary::Unreadable => None,
+        });
+        let mut canaries = canaries.peekable();
+        if canaries.peek().is_none() {
+            return;
+        }
+        let key = |route: &Route| Some((route.host.clone(), route.path.clone()?));
+        let routes = self.table.routes.iter().enumerate().filter_map(|(id, route)| Some((key(route)?, id)));
+        let places: HashMap<_, RouteId> = routes.collect();
+        for (served, rules) in canaries {
+            let Served { ingress, settings } = served;
+            if let (Some(backend), Some(id)) = (&ingress.default_backend, self.table.catch_all) {
+                self.add_canary(served, &rules, "spec.defaultBackend", "the default backend", id, backend);
+            }
+            for (index, rule) in ingress.rules.iter().enumerate() {
+                for (place, entry) in rule.paths.iter().enumerate() {
+                    let field = format!("spec.rules[{index}].http.paths[{place}]");
+                    let host = rule.host.as_ref().map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
+                    let what = format!("{} path {:?} of {host}", entry.path_type, entry.path);
+                    let main = places.get(&(rule.host.clone(), (entry.path_type, entry.path.clone()))).copied();
+                    let own = |id: &RouteId| settings.profile == Profile::Nginx || self.is_of_namespace(*id, ingress);
+                    match main.filter(own) {
+                        Some(id) => self.add_canary(served, &rules, &field, &what, id, &entry.backend),
+                        None => {
+                            let reason = format!("no Ingress that is no canary serves {what}: not served");
+                            self.problems.push(warning(ingress, field, reason));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_of_namespace(&self, id: RouteId, ingress: &Ingress) -> bool {
+        self.table.routes.get(id).is_some_and(|route| route.ingress.namespace == ingress.meta.name.namespace)
+    }
+
+    fn add_canary(
+        &mut self,
+        Served { ingress, settings }: &Served<'_>,
+        rules: &Arc<CanaryRules>,
+        field: &str,
+        what: &str,
+        id: RouteId,
+        backend: &IngressBackend,
+    ) {
+        let target = self.target(ingress, settings, field, backend);
+        let Some(route) = self.table.routes.get_mut(id) else { return };
+        let Target::Backend(backend) = target else { return };
+        let reason = if route.target == target {
+            format!("is the backend of the main Ingress {} too: no canary", route.ingress)
+        } else if let Some(other) = &route.canary {
+            format!("{what} has the canary of Ingress {} already, and a rule has one: not served", other.ingress)
+        } else {
+            let canary = RouteCanary { backend, ingress: ingress.meta.name.clone(), rules: Arc::clone(rules) };
+            Arc::make_mut(route).canary = Some(canary);
+            return;
+        };
+        self.problems.push(warning(ingress, field.to_owned(), reason));
     }
 
     fn lost(&mut self, ingress: &Ingress, field: String, what: &str, older: RouteId) {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod app_protocol;
+mod canary;
 mod class;
 mod compile;
 mod controller;
@@ -29,6 +30,7 @@ mod tls;
 mod fixture;
 
 pub use app_protocol::app_protocol;
+pub use canary::RouteCanary;
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
 pub use compile::{Compiled, compile, compile_after, same_inputs};
 pub use controller::Controller;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
 use crate::{
-    Auth, Options, PasswordSecret, Pattern, Profile, Reach, Settings,
+    Auth, Options, PasswordSecret, Pattern, Profile, Reach, RouteCanary, Settings,
     host::wildcard_key,
     tls::{CertificateIndex, HostTls},
 };
@@ -118,8 +118,21 @@ pub struct Route {
     pub pattern: Option<Pattern>,
     /// Where requests go.
     pub target: Target,
+    /// Where some of them go instead.
+    pub canary: Option<RouteCanary>,
     /// What the Ingress's annotations and the controller's options decide.
     pub settings: Arc<Settings>,
+}
+
+impl Route {
+    /// Every backend that its requests may go to.
+    pub fn backends(&self) -> impl Iterator<Item = BackendId> {
+        let own = match self.target {
+            Target::Backend(id) => Some(id),
+            Target::Resource { .. } => None,
+        };
+        own.into_iter().chain(self.canary.as_ref().map(|canary| canary.backend))
+    }
 }
 
 /// Where a route leads.
@@ -152,8 +165,7 @@ impl Table {
     /// The first Ingress that leads to a backend: the one to name when the backend is not there.
     #[must_use]
     pub fn first_user(&self, id: usize) -> Option<&ObjectName> {
-        let leads = |route: &&Arc<Route>| route.target == Target::Backend(BackendId(id));
-        self.routes.iter().find(leads).map(|route| &route.ingress)
+        self.routes.iter().find(|route| route.backends().any(|backend| backend.0 == id)).map(|route| &route.ingress)
     }
 
     /// Every route, in no order that means anything.

@@ -8,6 +8,7 @@ mod access;
 mod admit;
 mod balance;
 mod basic;
+mod canary;
 mod cors;
 mod external;
 mod facts;

@@ -11,8 +11,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::{
-    Visit, cors, external, forward::forward, headers, limit::limit, redirects::redirects, rewrite::rewrite, who::who,
+    Visit, canary::choose_canary, cors, external, forward::forward, headers, limit::limit, redirects::redirects,
+    rewrite::rewrite, who::who,
 };
+
 use crate::answer::AnswerBody;
 
 /// Whether the request goes on, or is answered here.
@@ -43,6 +45,7 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
     // 4. Who may come: source ranges, authentication.
     who(visit, request).await?;
     // 5. Where to: canaries.
+    choose_canary(visit, request);
     // 6. How much: the size of the body.
     // 7. As what: the rewritten path.
     rewrite(visit, request);

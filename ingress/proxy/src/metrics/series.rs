@@ -221,6 +221,9 @@ impl RouteSeries {
         }
         let backend = taken.generation.table.backend(taken.backend);
         labels.service = backend.map(|backend| backend.service.name.to_string()).unwrap_or_default();
+        if let Some(canary) = taken.canary() {
+            labels.canary = format!("{}-{}-{}", canary.service.namespace, canary.service.name, canary.port);
+        }
         labels.host = route.host.as_ref().map_or_else(|| "_".to_owned(), ToString::to_string);
         labels.method = method;
         labels.status = status.to_string();

@@ -18,7 +18,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
-use roadstead_routes::{BackendId, LogOptions, Route, Scheme};
+use roadstead_routes::{Backend, BackendId, LogOptions, Route, Scheme};
 
 use crate::{
     control::{Generation, Live},
@@ -79,6 +79,15 @@ pub struct Taken {
     pub route: Arc<Route>,
     /// Its backend, which a canary may have changed.
     pub backend: BackendId,
+}
+
+impl Taken {
+    /// The canary's backend, where the request went to one.
+    #[must_use]
+    pub fn canary(&self) -> Option<&Backend> {
+        let canary = self.route.canary.as_ref().filter(|canary| canary.backend == self.backend)?;
+        self.generation.table.backend(canary.backend)
+    }
 }
 
 /// Fields of a request that its record keeps.

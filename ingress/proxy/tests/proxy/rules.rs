@@ -1,5 +1,6 @@
 //! Redirects, rewriting, canaries, errors and snippets: what annotations make of real requests.
 
+mod canary;
 mod redirects;
 mod rewriting;
 

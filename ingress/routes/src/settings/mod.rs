@@ -12,6 +12,7 @@ mod balance;
 mod basic;
 mod blocks;
 mod body;
+mod canary;
 mod client_auth;
 mod cors;
 mod edge;
@@ -43,6 +44,7 @@ pub use balance::{Balance, HashBy, Policy, Reach};
 pub use basic::{BasicAuth, PasswordSecret, SecretForm};
 pub use blocks::{Blocks, TextPattern};
 pub use body::{Body, Buffering};
+pub use canary::{Canary, CanaryRules, HeaderTest};
 pub use client_auth::{ClientAuth, ClientAuthRules, ClientCertificate};
 pub use cors::{Cors, OriginPattern, Origins, fuzz_origin};
 pub use edge::EdgeOptions;
@@ -81,6 +83,8 @@ pub struct Settings {
     pub redirects: Redirects,
     /// Paths as regular expressions, and what endpoints see of them.
     pub rewrite: Rewrite,
+    /// Whether it takes requests of another Ingress's rules.
+    pub canary: Canary,
     /// Who may come by address.
     pub access: Access,
     /// Whether requests are told in the access log.
@@ -155,6 +159,7 @@ impl Settings {
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
             rewrite: Rewrite::read(reader),
+            canary: Canary::read(reader),
             access: Access::read(reader, &base.access),
             logging: Logging::read(reader, &base.logging),
             balance: Balance::read(reader, &base.balance),

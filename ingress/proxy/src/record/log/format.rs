@@ -50,7 +50,11 @@ impl Told<'_> {
             LogVariable::RequestLength => drop(write!(out, "{}", record.request_bytes())),
             LogVariable::RequestTime => seconds(out, record.elapsed()),
             LogVariable::UpstreamName => upstream_name(out, record),
-            LogVariable::AlternativeUpstreamName => {}
+            LogVariable::AlternativeUpstreamName => {
+                if record.taken.as_ref().is_some_and(|taken| taken.canary().is_some()) {
+                    upstream_name(out, record);
+                }
+            }
             LogVariable::UpstreamAddr => each_step(out, record, |out, step| drop(write!(out, "{}", step.endpoint))),
             LogVariable::UpstreamResponseLength => {
                 each_step(out, record, |out, step| response_length(out, record, step));
