@@ -196,6 +196,9 @@ pub struct ClassFlags {
     /// nginx is served)
     #[arg(long = "configmap", value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_CONFIGMAP")]
     config_map: Option<NamespacedName>,
+    /// Service for what no Ingress takes and, where custom-http-errors says so, for errors; its first port
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_DEFAULT_BACKEND_SERVICE")]
+    default_backend_service: Option<NamespacedName>,
 }
 
 impl ClassFlags {
@@ -203,7 +206,8 @@ impl ClassFlags {
     #[must_use]
     pub fn controller(&self) -> Controller {
         let config_map = self.config_map.as_ref().map(|name| name.0.clone());
-        Controller { classes: ClassChoice { names: self.names.clone() }, config_map, node: None }
+        let default_backend = self.default_backend_service.as_ref().map(|name| name.0.clone());
+        Controller { classes: ClassChoice { names: self.names.clone() }, config_map, default_backend, node: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
 use roadstead_routes::{
-    Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Settings, Table, Target, app_protocol, compile_after,
+    Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Settings, Table, app_protocol, compile_after,
     endpoints_of, same_inputs,
 };
 use rustls::crypto::CryptoProvider;

@@ -130,8 +130,8 @@ impl DryRequest {
 
 fn of_route(snapshot: &Snapshot, table: &Table, route: &Route) -> Answer {
     let mut answer = Answer {
-        namespace: Some(route.ingress.namespace.to_string()),
-        ingress: Some(route.ingress.name.to_string()),
+        namespace: Some(route.ingress.namespace.to_string()).filter(|name| !name.is_empty()),
+        ingress: Some(route.ingress.name.to_string()).filter(|name| !name.is_empty()),
         host: route.host.as_ref().map(ToString::to_string),
         path: route.path.as_ref().map(|(_, path)| path.clone()),
         path_type: route.path.as_ref().map(|(path_type, _)| path_type.to_string()),

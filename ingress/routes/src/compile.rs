@@ -6,12 +6,13 @@ use std::{
 };
 
 use roadstead_model::{
-    Host, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, ObjectName, PathType, Problem, Snapshot,
+    BackendPort, Host, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, ObjectName, PathType, Problem,
+    Snapshot,
 };
 
 use crate::{
-    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, RewriteTarget,
-    Route, RouteCanary, Settings, Table, Target,
+    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, Reach,
+    RewriteTarget, Route, RouteCanary, Settings, Table, Target,
     class::Claim,
     host::www_sibling,
     path::is_normal,
@@ -87,6 +88,7 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         let settings = known.settings(before, ingress, profile, &mut compiler.problems);
         served.push(Served { ingress, settings });
     }
+    compiler.default_backend = controller.default_backend.as_ref();
     compiler.regex_hosts = served.iter().flat_map(Served::regex_hosts).collect();
     for Served { ingress, settings } in &served {
         compiler.table.ingresses.push(ingress.meta.name.clone());
@@ -95,8 +97,13 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         }
     }
     compiler.add_canaries(&served);
+    compiler.add_aliases(&served);
+    compiler.add_last(controller, &options);
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
     compiler.assign_certificates();
+    for (host, alias) in std::mem::take(&mut compiler.shared) {
+        compiler.share_certificate(&host, &alias);
+    }
     compiler.add_siblings();
     Compiled { table: Arc::new(compiler.table), problems: compiler.problems, known }
 }
@@ -121,6 +128,11 @@ impl<'a> Served<'a> {
     }
 }
 
+/// A Service that is named without a port: its first one is meant, which a port's empty name says to `endpoints_of`.
+fn first_port(service: ObjectName) -> Backend {
+    Backend { service, port: BackendPort::Name(String::new()), reach: Reach::Endpoints }
+}
+
 /// Why a path has no place in the table.
 enum Unplaced {
     /// An older route has it.
@@ -137,6 +149,10 @@ struct Compiler<'a> {
     claims: Vec<TlsClaim<'a>>,
     /// All paths of class `nginx` on these hosts are regular expressions.
     regex_hosts: HashSet<Option<&'a Host>>,
+    /// The controller's default backend.
+    default_backend: Option<&'a ObjectName>,
+    /// Hosts whose certificates serve another name too.
+    shared: Vec<(String, String)>,
     /// Routes whose host wants its sibling.
     www: Vec<(&'a Ingress, Option<Host>, RouteId)>,
 }
@@ -344,7 +360,7 @@ impl<'a> Compiler<'a> {
             let reason = match host {
                 Some(Host::Exact(name)) => {
                     let sibling = www_sibling(&name);
-                    if !self.table.exact.contains_key(&sibling) {
+                    if !self.table.exact.contains_key(&sibling) && !self.table.aliases.contains_key(&sibling) {
                         self.share_certificate(&name, &sibling);
                         self.table.siblings.entry(sibling).or_insert(Sibling { host: name, route: id });
                         continue;
@@ -388,12 +404,16 @@ impl<'a> Compiler<'a> {
         (field, backend): (&str, &IngressBackend),
     ) -> RouteId {
         let target = self.target(ingress, settings, field, backend);
+        let own = settings.errors.backend.as_ref();
+        let global = self.default_backend.filter(|_| !settings.errors.codes.is_empty());
+        let fallback = own.or(global).cloned().map(|service| self.backend(first_port(service)));
         let route = Route {
             ingress: ingress.meta.name.clone(),
             host: host.cloned(),
             path,
             pattern,
             target,
+            fallback,
             canary: None,
             settings: Arc::clone(settings),
         };
@@ -424,6 +444,55 @@ impl<'a> Compiler<'a> {
         self.table.backends.push(backend.clone());
         self.backend_ids.insert(backend, id);
         id
+    }
+
+    /// Gives hosts their other names, once all hosts are known.
+    fn add_aliases(&mut self, served: &[Served<'_>]) {
+        let mains = served.iter().filter(|served| served.settings.canary == Canary::Main);
+        for Served { ingress, settings } in mains.filter(|served| !served.settings.passing.aliases.is_empty()) {
+            let Some(host) = ingress.rules.iter().find_map(|rule| rule.host.as_ref()) else {
+                let reason = "has no effect without a host of its own".to_owned();
+                self.problems.push(annotation_warning(ingress, "server-alias", reason));
+                continue;
+            };
+            for alias in &settings.passing.aliases {
+                self.add_alias(ingress, host, alias);
+            }
+        }
+    }
+
+    fn add_alias(&mut self, ingress: &Ingress, host: &Host, alias: &Host) {
+        let table = &mut self.table;
+        let is_host = match alias {
+            Host::Exact(name) => table.exact.contains_key(name),
+            Host::Wildcard(rest) => table.wildcard.contains_key(rest),
+        };
+        if is_host || table.aliases.get(&alias.to_string()).is_some_and(|other| other != host) {
+            let reason = format!("{alias} is served already; it stays what it is");
+            self.problems.push(annotation_warning(ingress, "server-alias", reason));
+            return;
+        }
+        table.aliases.insert(alias.to_string(), host.clone());
+        if let (Host::Exact(host), Host::Exact(alias)) = (host, alias) {
+            self.shared.push((host.clone(), alias.clone()));
+        }
+    }
+
+    /// Adds the route of the controller's default backend, which takes what nothing else does.
+    fn add_last(&mut self, controller: &Controller, options: &Options) {
+        let Some(service) = &controller.default_backend else { return };
+        let backend = self.backend(first_port(service.clone()));
+        self.table.last = Some(self.table.routes.len());
+        self.table.routes.push(Arc::new(Route {
+            ingress: ObjectName::new("", ""),
+            host: None,
+            path: None,
+            pattern: None,
+            target: Target::Backend(backend),
+            fallback: None,
+            canary: None,
+            settings: Arc::new(options.defaults.clone()),
+        }));
     }
 
     /// Gives canaries to the routes that the main Ingresses made.

@@ -16,6 +16,8 @@ pub struct Controller {
     /// The ConfigMap of options under ingress-nginx's keys; `None` takes `ingress-nginx/ingress-nginx-controller` where
     /// class `nginx` is served.
     pub config_map: Option<ObjectName>,
+    /// The Service that takes what no Ingress takes and answers for errors; its first port.
+    pub default_backend: Option<ObjectName>,
     /// The node that it runs on: where a Service asks for it, endpoints near that node are preferred.
     pub node: Option<String>,
 }

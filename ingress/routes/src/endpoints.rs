@@ -104,6 +104,8 @@ pub(crate) fn service_port<'a>(service: &'a Service, wanted: &BackendPort) -> Op
     let mut tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
     match wanted {
         BackendPort::Number(number) => tcp.find(|port| port.port == *number),
+        // A default backend is named without a port.
+        BackendPort::Name(name) if name.is_empty() => tcp.next(),
         BackendPort::Name(name) => tcp.find(|port| port.name == *name),
     }
 }

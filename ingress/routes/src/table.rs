@@ -19,8 +19,12 @@ pub struct Table {
     pub(crate) any: Option<Paths>,
     /// Hosts that are sent to a host of a rule, by `from-to-www-redirect`.
     pub(crate) siblings: HashMap<String, Sibling>,
+    /// Other names of hosts, written as in an Ingress, by `server-alias`.
+    pub(crate) aliases: HashMap<String, Host>,
     /// The default backend of an Ingress without rules.
     pub(crate) catch_all: Option<RouteId>,
+    /// What takes requests that nothing else takes: the controller's default backend.
+    pub(crate) last: Option<RouteId>,
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) backends: Vec<Backend>,
     pub(crate) certificates: CertificateIndex,
@@ -118,6 +122,8 @@ pub struct Route {
     pub pattern: Option<Pattern>,
     /// Where requests go.
     pub target: Target,
+    /// The backend that answers for errors, and for the own one while that has no endpoint.
+    pub fallback: Option<BackendId>,
     /// Where some of them go instead.
     pub canary: Option<RouteCanary>,
     /// What the Ingress's annotations and the controller's options decide.
@@ -131,7 +137,7 @@ impl Route {
             Target::Backend(id) => Some(id),
             Target::Resource { .. } => None,
         };
-        own.into_iter().chain(self.canary.as_ref().map(|canary| canary.backend))
+        own.into_iter().chain(self.canary.as_ref().map(|canary| canary.backend)).chain(self.fallback)
     }
 }
 
@@ -235,13 +241,18 @@ impl Table {
 
     /// What takes a normalised path; the host is chosen before the path, and never left for another one.
     pub(crate) fn find(&self, host: &str, path: &[u8]) -> Option<Found<'_>> {
-        let paths = match self.exact.get(host) {
+        self.find_served(host, path).or_else(|| Some(Found::Route(self.routes.get(self.last?)?)))
+    }
+
+    fn find_served(&self, host: &str, path: &[u8]) -> Option<Found<'_>> {
+        let paths = match self.exact.get(host).or_else(|| self.alias(host)) {
             Some(paths) => paths,
             None => {
                 if let Some(sibling) = self.siblings.get(host) {
                     return Some(Found::Sibling(&sibling.host, self.routes.get(sibling.route)?));
                 }
-                let wildcard = wildcard_key(host).and_then(|key| self.wildcard.get(key));
+                let wildcard =
+                    wildcard_key(host).and_then(|key| self.wildcard.get(key).or_else(|| self.wildcard_alias(key)));
                 match wildcard.or(self.any.as_ref()) {
                     Some(paths) => paths,
                     None => return Some(Found::Route(self.routes.get(self.catch_all?)?)),
@@ -263,6 +274,18 @@ impl Table {
             return Some(Found::Slash(self.routes.get(id)?));
         }
         Some(Found::Route(self.routes.get(route()?)?))
+    }
+
+    /// The paths of a host by another name of it.
+    fn alias(&self, name: &str) -> Option<&Paths> {
+        match self.aliases.get(name)? {
+            Host::Exact(host) => self.exact.get(host),
+            Host::Wildcard(rest) => self.wildcard.get(rest),
+        }
+    }
+
+    fn wildcard_alias(&self, rest: &str) -> Option<&Paths> {
+        if self.aliases.is_empty() { None } else { self.alias(&format!("*.{rest}")) }
     }
 
     /// ingress-nginx sends the root of the host away whoever serves it; elsewhere only the Ingress that serves it may.

@@ -106,8 +106,17 @@ fn address(visit: &mut Visit<'_>, parts: &mut Parts, upgrade: Upgrade) {
     visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
 }
 
+/// Marks the answers of endpoints among all answers.
+#[derive(Clone, Copy)]
+pub(super) struct FromEndpoint;
+
 /// Turns an endpoint's answer into the client's.
-fn hand_on(visit: &Visit<'_>, mut response: Response<UpstreamBody>, takes_trailers: bool) -> Response<AnswerBody> {
+pub(super) fn hand_on(
+    visit: &Visit<'_>,
+    mut response: Response<UpstreamBody>,
+    takes_trailers: bool,
+) -> Response<AnswerBody> {
+    response.extensions_mut().insert(FromEndpoint);
     let headers = response.headers_mut();
     let announced = headers.get(TRAILER).filter(|_| takes_trailers).cloned();
     to_client(headers, hsts(visit));

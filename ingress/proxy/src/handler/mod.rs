@@ -10,6 +10,7 @@ mod balance;
 mod basic;
 mod canary;
 mod cors;
+mod errors;
 mod external;
 mod facts;
 mod forward;
@@ -18,6 +19,7 @@ mod headers;
 mod host_tls;
 mod limit;
 mod outgoing;
+mod passing;
 mod redirects;
 mod rewrite;
 mod stages;
@@ -120,6 +122,7 @@ async fn answer(
         host,
         refusal,
         target: None,
+        fell_back: false,
         upstream_fields: Vec::new(),
         answer_fields: Vec::new(),
         findings: Findings::default(),

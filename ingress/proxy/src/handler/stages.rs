@@ -11,8 +11,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::{
-    Visit, canary::choose_canary, cors, external, forward::forward, headers, limit::limit, redirects::redirects,
-    rewrite::rewrite, who::who,
+    Visit, canary::choose_canary, cors, errors, external, forward::forward, headers, limit::limit, passing,
+    redirects::redirects, rewrite::rewrite, who::who,
 };
 
 use crate::answer::AnswerBody;
@@ -22,10 +22,21 @@ pub(super) type Stage = ControlFlow<Response<AnswerBody>>;
 
 /// Takes a request through all stages.
 pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    let settings = visit.settings();
+    let changes = settings.passing.changes_answers();
+    let kept = (changes || visit.route.fallback.is_some()).then(|| Box::new(errors::head_of(&request)));
     let mut response = match before(&mut visit, &mut request).await {
         ControlFlow::Break(response) => response,
         ControlFlow::Continue(()) => forward(&mut visit, request).await,
     };
+    if let Some(kept) = kept {
+        if changes {
+            passing::change_answer(&visit, &kept, &mut response);
+        }
+        if !visit.fell_back {
+            response = errors::answered_by_default(&mut visit, &kept, response).await;
+        }
+    }
     after(&visit, &mut response).await;
     response
 }
@@ -46,9 +57,11 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
     who(visit, request).await?;
     // 5. Where to: canaries.
     choose_canary(visit, request);
+    errors::fall_back(visit, request);
     // 6. How much: the size of the body.
     // 7. As what: the rewritten path.
     rewrite(visit, request);
+    passing::set_upstream_fields(visit, request);
     ControlFlow::Continue(())
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) host: HeaderValue,
     /// What a client in the clear gets in place of an answer, unless the Ingress sends it to https.
     pub(crate) refusal: Option<Response<AnswerBody>>,
+    /// It goes to the Ingress's default backend, because its own has no endpoint.
+    pub(crate) fell_back: bool,
     /// The target that the endpoint gets, where it is not the client's own.
     pub(crate) target: Option<PathAndQuery>,
     /// Fields that the endpoint gets instead of the client's, once all others are decided; an empty one is left out.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -87,6 +88,7 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Result<Res
     if request.uri().path() == "/gate" {
         state.gate.notified().await;
     }
+    let wanted = Wanted::of(&request);
     let mut seen = format!("endpoint={}\n{} {}\n", state.name, request.method(), request.uri());
     for (name, value) in request.headers() {
         seen.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
@@ -96,5 +98,32 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Result<Res
     }
     let mut response = Response::new(Full::from(seen));
     response.headers_mut().insert("server", "test-endpoint".parse().unwrap());
+    wanted.give(&mut response);
     Ok(response)
+}
+
+/// What the client wants the answer to be like: `x-answer-status: 404`, `x-answer-field: name=value`. One that answers for
+/// errors (it is told an `x-code`) is its own master.
+struct Wanted {
+    status: Option<StatusCode>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Wanted {
+    fn of(request: &Request<Incoming>) -> Self {
+        let headers = request.headers();
+        let status = headers.get("x-answer-status").filter(|_| !headers.contains_key("x-code"));
+        let fields = headers.get_all("x-answer-field").iter().map(|field| {
+            let (name, value) = field.to_str().unwrap().split_once('=').unwrap();
+            (name.parse().unwrap(), value.parse().unwrap())
+        });
+        Self { status: status.map(|status| status.to_str().unwrap().parse().unwrap()), fields: fields.collect() }
+    }
+
+    fn give(self, response: &mut Response<Full<Bytes>>) {
+        *response.status_mut() = self.status.unwrap_or_default();
+        for (name, value) in self.fields {
+            response.headers_mut().append(name, value);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Redirects, rewriting, canaries, errors and snippets: what annotations make of real requests.
 
 mod canary;
+mod errors;
+mod passing;
 mod redirects;
 mod rewriting;
 

@@ -16,6 +16,7 @@ mod canary;
 mod client_auth;
 mod cors;
 mod edge;
+mod errors;
 mod external;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -26,6 +27,7 @@ mod keepalive;
 mod known;
 mod limits;
 mod log;
+mod passing;
 mod reader;
 mod redirect;
 mod retries;
@@ -48,6 +50,7 @@ pub use canary::{Canary, CanaryRules, HeaderTest};
 pub use client_auth::{ClientAuth, ClientAuthRules, ClientCertificate};
 pub use cors::{Cors, OriginPattern, Origins, fuzz_origin};
 pub use edge::EdgeOptions;
+pub use errors::Errors;
 pub use external::{AuthCache, AuthKeepalive, Cookies, ExternalAuth, Statuses};
 pub use guard::Guard;
 pub use headers::Headers;
@@ -57,6 +60,7 @@ pub use keepalive::Keepalive;
 pub(crate) use known::Known;
 pub use limits::Limits;
 pub use log::{Escape, LogOptions, LogVariable, Logging};
+pub use passing::{Passing, Substitution};
 pub(crate) use reader::ConfigMaps;
 pub use reader::Namespaces;
 pub(crate) use reader::annotation_warning;
@@ -83,6 +87,10 @@ pub struct Settings {
     pub redirects: Redirects,
     /// Paths as regular expressions, and what endpoints see of them.
     pub rewrite: Rewrite,
+    /// Other names of its hosts, and what is changed of heads.
+    pub passing: Passing,
+    /// Who answers for errors.
+    pub errors: Errors,
     /// Whether it takes requests of another Ingress's rules.
     pub canary: Canary,
     /// Who may come by address.
@@ -159,6 +167,8 @@ impl Settings {
             profile: base.profile,
             redirects: Redirects::read(reader, &base.redirects),
             rewrite: Rewrite::read(reader),
+            passing: Passing::read(reader, &base.passing),
+            errors: Errors::read(reader, &base.errors),
             canary: Canary::read(reader),
             access: Access::read(reader, &base.access),
             logging: Logging::read(reader, &base.logging),
