@@ -51,6 +51,13 @@ pub fn plain(status: StatusCode) -> Response<AnswerBody> {
     response
 }
 
+/// An answer with a text of the configuration's own, or the usual one.
+#[must_use]
+pub fn text(status: StatusCode, text: Option<Vec<u8>>) -> Response<AnswerBody> {
+    let Some(text) = text else { return plain(status) };
+    plain(status).map(|_| AnswerBody::from(Content::Own(Some(Bytes::from(text)))))
+}
+
 /// An answer that sends the client elsewhere.
 #[must_use]
 pub fn redirect(redirect: &Redirect) -> Response<AnswerBody> {

@@ -11,7 +11,7 @@ use roadstead_model::{
 };
 
 use crate::{
-    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, Reach,
+    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, Program, Reach,
     RewriteTarget, Route, RouteCanary, Settings, Table, Target,
     class::Claim,
     host::www_sibling,
@@ -97,6 +97,7 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         }
     }
     compiler.add_canaries(&served);
+    compiler.add_server_snippets(&served);
     compiler.add_aliases(&served);
     compiler.add_last(controller, &options);
     compiler.claims.sort_by_key(|claim| !claim.has_rule);
@@ -414,6 +415,7 @@ impl<'a> Compiler<'a> {
             pattern,
             target,
             fallback,
+            server_snippet: None,
             canary: None,
             settings: Arc::clone(settings),
         };
@@ -444,6 +446,28 @@ impl<'a> Compiler<'a> {
         self.table.backends.push(backend.clone());
         self.backend_ids.insert(backend, id);
         id
+    }
+
+    /// Gives hosts their snippets: of each host the oldest one. Outside class `nginx` one is for its Ingress's own paths alone.
+    fn add_server_snippets(&mut self, served: &[Served<'_>]) {
+        let mut of_host: HashMap<Option<&Host>, (&Ingress, Profile, &Arc<Program>)> = HashMap::new();
+        for Served { ingress, settings } in served.iter().filter(|served| served.settings.canary == Canary::Main) {
+            let Some(program) = settings.snippets.server.set() else { continue };
+            for host in ingress.rules.iter().map(|rule| rule.host.as_ref()) {
+                let (older, ..) = of_host.entry(host).or_insert((ingress, settings.profile, program));
+                if older.meta.name != ingress.meta.name {
+                    let host = host.map_or_else(|| "any host".to_owned(), Host::to_string);
+                    let reason = format!("has no effect: Ingress {} has the one of {host}", older.meta.name);
+                    self.problems.push(annotation_warning(ingress, "server-snippet", reason));
+                }
+            }
+        }
+        for route in self.table.routes.iter_mut().filter(|_| !of_host.is_empty()) {
+            let Some((ingress, profile, program)) = of_host.get(&route.host.as_ref()) else { continue };
+            if *profile == Profile::Nginx || route.ingress == ingress.meta.name {
+                Arc::make_mut(route).server_snippet = Some(Arc::clone(program));
+            }
+        }
     }
 
     /// Gives hosts their other names, once all hosts are known.
@@ -490,6 +514,7 @@ impl<'a> Compiler<'a> {
             pattern: None,
             target: Target::Backend(backend),
             fallback: None,
+            server_snippet: None,
             canary: None,
             settings: Arc::new(options.defaults.clone()),
         }));

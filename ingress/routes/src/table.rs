@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use roadstead_model::{BackendPort, Host, ObjectName, PathType};
 
 use crate::{
-    Auth, Options, PasswordSecret, Pattern, Profile, Reach, RouteCanary, Settings,
+    Auth, Options, PasswordSecret, Pattern, Profile, Program, Reach, RouteCanary, Settings,
     host::wildcard_key,
     tls::{CertificateIndex, HostTls},
 };
@@ -124,6 +124,8 @@ pub struct Route {
     pub target: Target,
     /// The backend that answers for errors, and for the own one while that has no endpoint.
     pub fallback: Option<BackendId>,
+    /// The snippet of the host.
+    pub server_snippet: Option<Arc<Program>>,
     /// Where some of them go instead.
     pub canary: Option<RouteCanary>,
     /// What the Ingress's annotations and the controller's options decide.

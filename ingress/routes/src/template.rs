@@ -196,7 +196,7 @@ impl Template {
 }
 
 impl Variable {
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         Some(match name.as_str() {
             "host" => Self::Host,

@@ -22,6 +22,7 @@ mod outgoing;
 mod passing;
 mod redirects;
 mod rewrite;
+mod snippets;
 mod stages;
 mod transport;
 mod visit;
@@ -123,6 +124,8 @@ async fn answer(
         refusal,
         target: None,
         fell_back: false,
+        snippet_target: None,
+        changes: Vec::new(),
         upstream_fields: Vec::new(),
         answer_fields: Vec::new(),
         findings: Findings::default(),

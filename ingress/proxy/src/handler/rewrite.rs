@@ -7,6 +7,7 @@ use super::{RequestFacts, Visit};
 
 /// Decides the target for the endpoint. The request keeps its own, which later stages and the log still ask for.
 pub(super) fn rewrite<B>(visit: &mut Visit<'_>, request: &Request<B>) {
+    visit.target = visit.snippet_target.take();
     let settings = &visit.route.settings.rewrite;
     if settings.target.is_none() {
         return;

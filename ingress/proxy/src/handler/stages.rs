@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     Visit, canary::choose_canary, cors, errors, external, forward::forward, headers, limit::limit, passing,
-    redirects::redirects, rewrite::rewrite, who::who,
+    redirects::redirects, rewrite::rewrite, snippets, who::who,
 };
 
 use crate::answer::AnswerBody;
@@ -47,6 +47,8 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
     // 1. CORS preflights: a browser sends them without credentials, and follows no redirect of one.
     cors::preflight(visit, request)?;
     // 2. Redirects of the Ingress.
+    // 1. Snippets, then redirects of the Ingress.
+    snippets::run(visit, request)?;
     redirects(visit, request)?;
     if let Some(refusal) = visit.refusal.take() {
         return ControlFlow::Break(refusal);
@@ -74,6 +76,7 @@ async fn after(visit: &Visit<'_>, response: &mut Response<AnswerBody>) {
     external::set_cookies(visit, response);
     cors::share(visit, response);
     headers::set_on_answer(visit, response);
+    snippets::change_answer(visit, response);
     for (name, value) in &visit.answer_fields {
         response.headers_mut().append(name.clone(), value.clone());
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, uri::PathAndQuery};
-use roadstead_routes::{BackendId, Route, Settings};
+use roadstead_routes::{BackendId, Change, Route, Settings};
 
 use crate::{
     answer::AnswerBody,
@@ -33,6 +33,10 @@ pub(crate) struct Visit<'a> {
     pub(crate) refusal: Option<Response<AnswerBody>>,
     /// It goes to the Ingress's default backend, because its own has no endpoint.
     pub(crate) fell_back: bool,
+    /// The target that a snippet chose, unless the Ingress rewrites it anyway.
+    pub(crate) snippet_target: Option<PathAndQuery>,
+    /// What snippets do to the fields of whatever answer the client gets.
+    pub(crate) changes: Vec<(Box<str>, Change<Vec<u8>>)>,
     /// The target that the endpoint gets, where it is not the client's own.
     pub(crate) target: Option<PathAndQuery>,
     /// Fields that the endpoint gets instead of the client's, once all others are decided; an empty one is left out.

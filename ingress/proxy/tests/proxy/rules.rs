@@ -5,6 +5,7 @@ mod errors;
 mod passing;
 mod redirects;
 mod rewriting;
+mod snippets;
 
 use roadstead_model::{PathType, Snapshot};
 use roadstead_routes::{ClassChoice, Controller};

@@ -32,6 +32,7 @@ mod reader;
 mod redirect;
 mod retries;
 mod rewrite;
+mod snippets;
 mod tls;
 mod transport;
 mod units;
@@ -67,12 +68,13 @@ pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
 pub use redirect::Moved;
 pub use redirect::Redirects;
+pub(crate) use redirect::is_absolute;
 pub use retries::{Cause, Causes, Retries};
 pub use rewrite::{Rewrite, RewriteTarget};
+pub use snippets::Snippets;
 pub use tls::{CipherOrder, TlsSettings, Versions};
 
 pub use transport::{Protocol, ReadAhead, Transport, Version};
-#[cfg(test)]
 pub(crate) use units::network;
 pub use upstream_tls::{SecretChoice, Sni, UpstreamTls, UpstreamVersions, Verify};
 
@@ -89,6 +91,8 @@ pub struct Settings {
     pub rewrite: Rewrite,
     /// Other names of its hosts, and what is changed of heads.
     pub passing: Passing,
+    /// Its snippets.
+    pub snippets: Snippets,
     /// Who answers for errors.
     pub errors: Errors,
     /// Whether it takes requests of another Ingress's rules.
@@ -168,6 +172,7 @@ impl Settings {
             redirects: Redirects::read(reader, &base.redirects),
             rewrite: Rewrite::read(reader),
             passing: Passing::read(reader, &base.passing),
+            snippets: Snippets::read(reader, &base.snippets),
             errors: Errors::read(reader, &base.errors),
             canary: Canary::read(reader),
             access: Access::read(reader, &base.access),
