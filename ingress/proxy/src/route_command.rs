@@ -5,7 +5,8 @@ use std::{net::IpAddr, process::ExitCode, sync::OnceLock};
 use http::{HeaderValue, Request};
 use roadstead_model::Snapshot;
 use roadstead_routes::{
-    BackendId, Outcome, Redirect, Route, Scheme, Table, Target, compile, endpoints_of, redirect, route as find,
+    BackendId, Effects, Outcome, Redirect, Route, Scheme, SnippetAnswer, Table, Target, compile, endpoints_of,
+    redirect, route as find,
 };
 use roadstead_sources::load;
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// The answer; its fields only ever grow (DESIGN section 1).
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// Namespace of the Ingress.
@@ -36,7 +37,7 @@ pub struct Answer {
     pub port: Option<String>,
     /// Where requests go in turn.
     pub endpoints: Vec<String>,
-    /// `proxy`, `redirect`, `unavailable` (503), `not-found` (404) or `bad-request` (400).
+    /// `proxy`, `redirect`, `deny` and `answer` (by a snippet), `unavailable` (503), `not-found` (404) or `bad-request` (400).
     pub action: &'static str,
     /// Of a redirect.
     pub location: Option<String>,
@@ -83,9 +84,13 @@ pub fn answer(snapshot: &Snapshot, table: &Table, scheme: Scheme, host: &str, pa
                 let reason = "host or path cannot stand in a request".to_owned();
                 return Answer { action: "bad-request", reason, ..Answer::default() };
             };
-            match redirect(table, route, scheme, &request.facts(table, route, backend)) {
+            let facts = request.facts(table, route, backend);
+            if let Some(answer) = by_snippets(&answer, route, &facts) {
+                return answer;
+            }
+            match redirect(table, route, scheme, &facts) {
                 Some(redirect) => redirected(answer, redirect),
-                None => answer,
+                None => with_canary(answer, table, route),
             }
         }
     }
@@ -94,6 +99,38 @@ pub fn answer(snapshot: &Snapshot, table: &Table, scheme: Scheme, host: &str, pa
 fn redirected(answer: Answer, redirect: Redirect) -> Answer {
     let reason = redirect.reason.to_owned();
     Answer { action: "redirect", status: Some(redirect.status), location: Some(redirect.location), reason, ..answer }
+}
+
+/// What the snippets of host and Ingress answer; of clients' addresses a dry run knows nothing.
+fn by_snippets(answer: &Answer, route: &Route, facts: &RequestFacts<'_>) -> Option<Answer> {
+    let told = |action, status, reason: &str| Answer {
+        action,
+        status: Some(status),
+        reason: reason.to_owned(),
+        ..answer.clone()
+    };
+    if route.settings.snippets.close() {
+        return Some(told("unavailable", 503, "a snippet of the Ingress is refused, so nobody may pass"));
+    }
+    let mut effects = Effects::default();
+    for program in route.server_snippet.iter().chain(route.settings.snippets.location.set()) {
+        if effects.answer.is_none() {
+            program.run(facts, IpAddr::from([0, 0, 0, 0]), &mut effects);
+        }
+    }
+    match effects.answer? {
+        SnippetAnswer::Redirect(redirect) => Some(redirected(answer.clone(), redirect)),
+        SnippetAnswer::Status(status @ 400.., _) => Some(told("deny", status, "a snippet returns that status")),
+        SnippetAnswer::Status(status, _) => Some(told("answer", status, "a snippet answers by itself")),
+    }
+}
+
+/// Adds to the reason that a canary takes some of the requests.
+fn with_canary(answer: Answer, table: &Table, route: &Route) -> Answer {
+    let Some(canary) = &route.canary else { return answer };
+    let service = table.backend(canary.backend).map(|backend| backend.service.to_string()).unwrap_or_default();
+    let reason = format!("{}; canary {} takes some requests to service {service}", answer.reason, canary.ingress);
+    Answer { reason, ..answer }
 }
 
 /// A GET that nobody sent, with no fields but its host, from nowhere.

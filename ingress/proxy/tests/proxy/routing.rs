@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use crate::{
     client::{exchange, get, read_until, status},
     endpoint::TestEndpoint,
-    objects::{empty, ingress, service},
+    objects::{annotate, empty, ingress, service},
     proxy::Proxy,
     wait_until,
 };
@@ -83,6 +83,31 @@ fn the_offline_answer_names_rule_backend_and_endpoints() {
     ] {
         assert_eq!(ask(scheme, host, path)[field], expected, "{scheme:?} {host}{path}");
     }
+}
+
+#[test]
+fn the_offline_answer_knows_snippets_and_canaries() {
+    let mut snapshot = empty();
+    service(&mut snapshot, "web", &["10.0.0.2:8080".parse().unwrap()]);
+    for (name, host, annotation) in [
+        ("denied", "a.example", ("configuration-snippet", "if ($uri = /no) { return 403; }")),
+        ("refused", "b.example", ("configuration-snippet", "proxy_pass http://x;")),
+        ("main", "c.example", ("ssl-redirect", "false")),
+        ("canary", "c.example", ("canary", "true")),
+    ] {
+        let service = if name == "canary" { "next" } else { "web" };
+        ingress(&mut snapshot, name, &[(host, "/", service)], &[]);
+        annotate(&mut snapshot, name, &[annotation]);
+    }
+    let table = compile(&snapshot, &Controller::default()).table;
+    let ask = |host, path| {
+        let answer = answer(&snapshot, &table, Scheme::Http, host, path);
+        format!("{} {:?} {}", answer.action, answer.status, answer.reason)
+    };
+    assert_eq!(ask("a.example", "/no"), "deny Some(403) a snippet returns that status");
+    assert!(ask("a.example", "/yes").starts_with("proxy None"));
+    assert!(ask("b.example", "/").starts_with("unavailable Some(503) a snippet of the Ingress is refused"));
+    assert!(ask("c.example", "/").ends_with("canary default/canary takes some requests to service default/next"));
 }
 
 #[tokio::test]
