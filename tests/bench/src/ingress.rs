@@ -46,28 +46,37 @@ pub(crate) fn run(flags: &IngressFlags) -> Result<()> {
     for proxy in Proxy::ALL.into_iter().filter(|proxy| !stage.proxies().any(|other| other == *proxy)) {
         report.line(&format!("missing:   {} could not be had on this host", proxy.name()));
     }
+    let measured = measure_parts(&stage, &plan, &mut report);
+    drop(stage);
+    // What was measured before a part failed is worth having.
+    if let Err(error) = &measured {
+        report.line(&format!("\nIncomplete: {error:#}"));
+    }
+    report.write(&flags.out, "ingress")?;
+    progress(&format!("done in {} s", started.elapsed().as_secs()));
+    measured
+}
+
+fn measure_parts(stage: &Stage, plan: &Plan, report: &mut Report) -> Result<()> {
     if plan.has(Part::Load) || plan.has(Part::Rate) {
         let running = stage.start_all()?;
         if plan.has(Part::Load) {
-            saturate(&stage, &plan, &running, &mut report)?;
+            saturate(stage, plan, &running, report)?;
         }
         if plan.has(Part::Rate) {
-            pace(&stage, &plan, &running, &mut report)?;
+            pace(stage, plan, &running, report)?;
         }
         running.into_iter().for_each(Running::stop);
     }
     if plan.has(Part::Routes) {
-        routes::run(&stage, &plan, &mut report)?;
+        routes::run(stage, plan, report)?;
     }
     if plan.has(Part::Idle) {
-        idle::run(&stage, &plan, &mut report)?;
+        idle::run(stage, plan, report)?;
     }
     if plan.has(Part::Updates) {
-        updates::run(&stage, &plan, &mut report)?;
+        updates::run(stage, plan, report)?;
     }
-    drop(stage);
-    report.write(&flags.out, "ingress")?;
-    progress(&format!("done in {} s", started.elapsed().as_secs()));
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub(super) fn command(site: &Site, ports: Ports) -> Result<Command> {
         command.env_remove(name);
     }
     command.args(["run", "--threads", "1", "--metrics-addr", &Program::Ingress.address().to_string()]);
+    // All clients here have one address, and no peer has such a limit by default.
+    command.args(["--max-connections-per-client", "20000"]);
     for (flag, folder) in [("--manifests", "manifests"), ("--state-dir", "state")] {
         command.args([flag, &site.path(folder)]);
     }
