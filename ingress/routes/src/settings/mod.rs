@@ -15,6 +15,8 @@ mod body;
 mod canary;
 mod client_auth;
 mod cors;
+#[cfg(test)]
+mod documented;
 mod edge;
 mod errors;
 mod external;
@@ -227,17 +229,21 @@ impl Options {
     ) -> Self {
         let Some(config_map) = config_map else { return Self::default() };
         let mut reader = Reader::of_config_map(config_map, problems).among(config_maps);
-        let options = Self {
-            defaults: Settings::read(&mut reader, &Settings::default()),
-            log: LogOptions::read(&mut reader),
-            keepalive: Keepalive::read(&mut reader),
-            edge: EdgeOptions::read(&mut reader),
-            hsts: HstsOptions::read(&mut reader),
-            blocks: Blocks::read(&mut reader),
-            add_headers: option_headers(&mut reader, "add-headers").unwrap_or_default(),
-        };
+        let options = Self::read_all(&mut reader);
         reader.finish();
         options
+    }
+
+    fn read_all(reader: &mut Reader<'_>) -> Self {
+        Self {
+            defaults: Settings::read(reader, &Settings::default()),
+            log: LogOptions::read(reader),
+            keepalive: Keepalive::read(reader),
+            edge: EdgeOptions::read(reader),
+            hsts: HstsOptions::read(reader),
+            blocks: Blocks::read(reader),
+            add_headers: option_headers(reader, "add-headers").unwrap_or_default(),
+        }
     }
 }
 

@@ -184,6 +184,12 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// The keys that were asked for.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> impl Iterator<Item = &'static str> {
+        self.taken.iter().copied()
+    }
+
     /// Reports the keys that nobody asked for.
     pub(crate) fn finish(mut self) {
         let left: Vec<&str> = self.values.keys().copied().filter(|key| !self.taken.contains(key)).collect();
