@@ -1,4 +1,10 @@
 //! From a snapshot to a table: the oldest Ingress wins a conflict, a bad part is left out and reported.
+//!
+//! Here are rules and paths; `certificates`, `hosts` and `additions` hold what goes beyond one path.
+
+mod additions;
+mod certificates;
+mod hosts;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -6,19 +12,18 @@ use std::{
 };
 
 use roadstead_model::{
-    BackendPort, Host, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, ObjectName, PathType, Problem,
-    Snapshot,
+    BackendPort, Host, Ingress, IngressBackend, IngressPath, IngressRule, ObjectName, PathType, Problem, Snapshot,
 };
 
+use certificates::TlsClaim;
+
 use crate::{
-    Backend, BackendId, Canary, CanaryRules, Case, CertificateRef, Controller, Pattern, PatternError, Program, Reach,
-    RewriteTarget, Route, RouteCanary, Settings, Table, Target,
+    Backend, BackendId, Canary, Case, Controller, Pattern, PatternError, Reach, RewriteTarget, Route, Settings, Table,
+    Target,
     class::Claim,
-    host::www_sibling,
     path::is_normal,
     settings::{Known, Options, Profile, annotation_warning, warning},
-    table::{Paths, RouteId, Sibling},
-    tls::HostTls,
+    table::{Paths, RouteId},
 };
 
 /// A table, and what was left out of it.
@@ -158,17 +163,6 @@ struct Compiler<'a> {
     www: Vec<(&'a Ingress, Option<Host>, RouteId)>,
 }
 
-/// An Ingress asks for a Secret to serve a host.
-struct TlsClaim<'a> {
-    ingress: &'a Ingress,
-    field: String,
-    host: Option<Host>,
-    secret: Option<&'a ObjectName>,
-    /// The Ingress has a rule for this very host. Such claims come first, so that no Ingress can take the certificate of
-    /// a host that it does not serve.
-    has_rule: bool,
-}
-
 impl<'a> Compiler<'a> {
     fn add(&mut self, ingress: &'a Ingress, settings: &Arc<Settings>) {
         self.table.authentication.add(&ingress.meta.name, &settings.auth);
@@ -232,48 +226,6 @@ impl<'a> Compiler<'a> {
         self.claim_host(ingress, settings, rule.host.as_ref());
     }
 
-    /// What the Ingress asks of TLS holds for all of a host, so the host's entry is made by whoever asks first.
-    fn claim_host(&mut self, ingress: &Ingress, settings: &Settings, host: Option<&Host>) {
-        let options = Arc::clone(&self.table.options);
-        let (asked, defaults) = (&settings.tls, &options.defaults.tls);
-        if asked == defaults {
-            return;
-        }
-        let next = self.table.tls_hosts.len();
-        let index = *self.paths(host).tls.get_or_insert(next);
-        let passthrough = asked.passthrough.then(|| self.root_backend(ingress, host)).flatten();
-        if index == next {
-            self.table.tls_hosts.push(HostTls::new(host.cloned(), defaults));
-        }
-        let Some(entry) = self.table.tls_hosts.get_mut(index) else { return };
-        let name = host.map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
-        if let Err(owner) = entry.merge(&ingress.meta.name, asked, defaults) {
-            let reason = format!("client certificates of {name} are already asked for by Ingress {owner}");
-            self.problems.push(annotation_warning(ingress, "auth-tls-secret", reason));
-        }
-        if !asked.passthrough {
-            return;
-        }
-        match passthrough {
-            Some(backend) => entry.passthrough = entry.passthrough.or(Some(backend)),
-            None => {
-                let reason =
-                    format!("needs a Service at path / of {name} that no older Ingress serves; not passed through");
-                self.problems.push(annotation_warning(ingress, "ssl-passthrough", reason));
-            }
-        }
-    }
-
-    /// Where the Ingress leads a host's path `/`, as in ingress-nginx the one that a whole connection goes to.
-    fn root_backend(&mut self, ingress: &Ingress, host: Option<&Host>) -> Option<BackendId> {
-        let id = self.paths(host).find(b"/")?;
-        let route = self.table.routes.get(id).filter(|route| route.ingress == ingress.meta.name)?;
-        match &route.target {
-            Target::Backend(backend) => Some(*backend),
-            Target::Resource { .. } => None,
-        }
-    }
-
     /// Puts a path into its host. Class `nginx` reads all paths of a host as regular expressions in either case once one of them
     /// is one; elsewhere only an Ingress's own `ImplementationSpecific` paths may be, and case counts.
     fn place(
@@ -330,59 +282,6 @@ impl<'a> Compiler<'a> {
         if asked > groups {
             let reason = format!("asks for ${asked} of {field}.path, which has {groups} groups: it is empty");
             self.problems.push(annotation_warning(ingress, "rewrite-target", reason));
-        }
-    }
-
-    /// What a path that was placed means for the rest of its host.
-    fn note_redirects(
-        &mut self,
-        ingress: &'a Ingress,
-        settings: &Settings,
-        host: Option<&Host>,
-        path: &str,
-        id: RouteId,
-    ) {
-        let of_regexes = self.regex_hosts.contains(&host);
-        let paths = self.paths(host);
-        if settings.redirects.app_root.is_some() {
-            paths.app_root.get_or_insert(id);
-        }
-        if settings.profile == Profile::Nginx && !of_regexes {
-            paths.redirect_to_slash(path, id);
-        }
-        if settings.redirects.from_to_www {
-            self.www.push((ingress, host.cloned(), id));
-        }
-    }
-
-    /// Gives hosts with `from-to-www-redirect` their siblings, once all hosts are known.
-    fn add_siblings(&mut self) {
-        for (ingress, host, id) in std::mem::take(&mut self.www) {
-            let reason = match host {
-                Some(Host::Exact(name)) => {
-                    let sibling = www_sibling(&name);
-                    if !self.table.exact.contains_key(&sibling) && !self.table.aliases.contains_key(&sibling) {
-                        self.share_certificate(&name, &sibling);
-                        self.table.siblings.entry(sibling).or_insert(Sibling { host: name, route: id });
-                        continue;
-                    }
-                    format!("has no effect: host {sibling} has rules of its own")
-                }
-                Some(Host::Wildcard(rest)) => format!("has no effect on the wildcard host *.{rest}"),
-                None => "has no effect on a rule without a host".to_owned(),
-            };
-            self.problems.push(annotation_warning(ingress, "from-to-www-redirect", reason));
-        }
-    }
-
-    /// A host's other name gets its certificate, unless a TLS entry names it too; whether the certificate is valid for it is for
-    /// its client to tell.
-    fn share_certificate(&mut self, host: &str, other: &str) {
-        let index = &mut self.table.certificates;
-        if index.lookup(other).is_none()
-            && let Some(entry) = index.lookup(host).cloned()
-        {
-            index.exact.insert(other.to_owned(), entry);
         }
     }
 
@@ -448,60 +347,6 @@ impl<'a> Compiler<'a> {
         id
     }
 
-    /// Gives hosts their snippets: of each host the oldest one. Outside class `nginx` one is for its Ingress's own paths alone.
-    fn add_server_snippets(&mut self, served: &[Served<'_>]) {
-        let mut of_host: HashMap<Option<&Host>, (&Ingress, Profile, &Arc<Program>)> = HashMap::new();
-        for Served { ingress, settings } in served.iter().filter(|served| served.settings.canary == Canary::Main) {
-            let Some(program) = settings.snippets.server.set() else { continue };
-            for host in ingress.rules.iter().map(|rule| rule.host.as_ref()) {
-                let (older, ..) = of_host.entry(host).or_insert((ingress, settings.profile, program));
-                if older.meta.name != ingress.meta.name {
-                    let host = host.map_or_else(|| "any host".to_owned(), Host::to_string);
-                    let reason = format!("has no effect: Ingress {} has the one of {host}", older.meta.name);
-                    self.problems.push(annotation_warning(ingress, "server-snippet", reason));
-                }
-            }
-        }
-        for route in self.table.routes.iter_mut().filter(|_| !of_host.is_empty()) {
-            let Some((ingress, profile, program)) = of_host.get(&route.host.as_ref()) else { continue };
-            if *profile == Profile::Nginx || route.ingress == ingress.meta.name {
-                Arc::make_mut(route).server_snippet = Some(Arc::clone(program));
-            }
-        }
-    }
-
-    /// Gives hosts their other names, once all hosts are known.
-    fn add_aliases(&mut self, served: &[Served<'_>]) {
-        let mains = served.iter().filter(|served| served.settings.canary == Canary::Main);
-        for Served { ingress, settings } in mains.filter(|served| !served.settings.passing.aliases.is_empty()) {
-            let Some(host) = ingress.rules.iter().find_map(|rule| rule.host.as_ref()) else {
-                let reason = "has no effect without a host of its own".to_owned();
-                self.problems.push(annotation_warning(ingress, "server-alias", reason));
-                continue;
-            };
-            for alias in &settings.passing.aliases {
-                self.add_alias(ingress, host, alias);
-            }
-        }
-    }
-
-    fn add_alias(&mut self, ingress: &Ingress, host: &Host, alias: &Host) {
-        let table = &mut self.table;
-        let is_host = match alias {
-            Host::Exact(name) => table.exact.contains_key(name),
-            Host::Wildcard(rest) => table.wildcard.contains_key(rest),
-        };
-        if is_host || table.aliases.get(&alias.to_string()).is_some_and(|other| other != host) {
-            let reason = format!("{alias} is served already; it stays what it is");
-            self.problems.push(annotation_warning(ingress, "server-alias", reason));
-            return;
-        }
-        table.aliases.insert(alias.to_string(), host.clone());
-        if let (Host::Exact(host), Host::Exact(alias)) = (host, alias) {
-            self.shared.push((host.clone(), alias.clone()));
-        }
-    }
-
     /// Adds the route of the controller's default backend, which takes what nothing else does.
     fn add_last(&mut self, controller: &Controller, options: &Options) {
         let Some(service) = &controller.default_backend else { return };
@@ -520,71 +365,6 @@ impl<'a> Compiler<'a> {
         }));
     }
 
-    /// Gives canaries to the routes that the main Ingresses made.
-    fn add_canaries(&mut self, served: &[Served<'_>]) {
-        let canaries = served.iter().filter_map(|served| match &served.settings.canary {
-            Canary::Canary(rules) => Some((served, Arc::new(rules.clone()))),
-            Canary::Main | Canary::Unreadable => None,
-        });
-        let mut canaries = canaries.peekable();
-        if canaries.peek().is_none() {
-            return;
-        }
-        let key = |route: &Route| Some((route.host.clone(), route.path.clone()?));
-        let routes = self.table.routes.iter().enumerate().filter_map(|(id, route)| Some((key(route)?, id)));
-        let places: HashMap<_, RouteId> = routes.collect();
-        for (served, rules) in canaries {
-            let Served { ingress, settings } = served;
-            if let (Some(backend), Some(id)) = (&ingress.default_backend, self.table.catch_all) {
-                self.add_canary(served, &rules, "spec.defaultBackend", "the default backend", id, backend);
-            }
-            for (index, rule) in ingress.rules.iter().enumerate() {
-                for (place, entry) in rule.paths.iter().enumerate() {
-                    let field = format!("spec.rules[{index}].http.paths[{place}]");
-                    let host = rule.host.as_ref().map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
-                    let what = format!("{} path {:?} of {host}", entry.path_type, entry.path);
-                    let main = places.get(&(rule.host.clone(), (entry.path_type, entry.path.clone()))).copied();
-                    let own = |id: &RouteId| settings.profile == Profile::Nginx || self.is_of_namespace(*id, ingress);
-                    match main.filter(own) {
-                        Some(id) => self.add_canary(served, &rules, &field, &what, id, &entry.backend),
-                        None => {
-                            let reason = format!("no Ingress that is no canary serves {what}: not served");
-                            self.problems.push(warning(ingress, field, reason));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_of_namespace(&self, id: RouteId, ingress: &Ingress) -> bool {
-        self.table.routes.get(id).is_some_and(|route| route.ingress.namespace == ingress.meta.name.namespace)
-    }
-
-    fn add_canary(
-        &mut self,
-        Served { ingress, settings }: &Served<'_>,
-        rules: &Arc<CanaryRules>,
-        field: &str,
-        what: &str,
-        id: RouteId,
-        backend: &IngressBackend,
-    ) {
-        let target = self.target(ingress, settings, field, backend);
-        let Some(route) = self.table.routes.get_mut(id) else { return };
-        let Target::Backend(backend) = target else { return };
-        let reason = if route.target == target {
-            format!("is the backend of the main Ingress {} too: no canary", route.ingress)
-        } else if let Some(other) = &route.canary {
-            format!("{what} has the canary of Ingress {} already, and a rule has one: not served", other.ingress)
-        } else {
-            let canary = RouteCanary { backend, ingress: ingress.meta.name.clone(), rules: Arc::clone(rules) };
-            Arc::make_mut(route).canary = Some(canary);
-            return;
-        };
-        self.problems.push(warning(ingress, field.to_owned(), reason));
-    }
-
     fn lost(&mut self, ingress: &Ingress, field: String, what: &str, older: RouteId) {
         let owner = self.table.routes.get(older).map(|route| &route.ingress);
         let reason = match owner {
@@ -592,39 +372,6 @@ impl<'a> Compiler<'a> {
             _ => format!("{what} is given twice, the first one serves"),
         };
         self.problems.push(warning(ingress, field, reason));
-    }
-
-    fn claim_tls(&mut self, ingress: &'a Ingress, index: usize, tls: &'a IngressTls) {
-        let rule_hosts: Vec<_> = ingress.rules.iter().filter_map(|rule| rule.host.as_ref()).collect();
-        let mut claim = |host: Option<&Host>| {
-            let has_rule = host.is_none_or(|host| rule_hosts.contains(&host));
-            let field = format!("spec.tls[{index}]");
-            let secret = tls.secret.as_ref();
-            self.claims.push(TlsClaim { ingress, field, host: host.cloned(), secret, has_rule });
-        };
-        match (tls.hosts.is_empty(), rule_hosts.is_empty()) {
-            (false, _) => tls.hosts.iter().for_each(|host| claim(Some(host))),
-            (true, false) => rule_hosts.iter().for_each(|host| claim(Some(host))),
-            (true, true) => claim(None),
-        }
-    }
-
-    /// Claims are sorted by now: those with a rule first, each kind oldest first.
-    fn assign_certificates(&mut self) {
-        for claim in std::mem::take(&mut self.claims) {
-            let entry = CertificateRef { secret: claim.secret.cloned(), ingress: claim.ingress.meta.name.clone() };
-            let index = &mut self.table.certificates;
-            let kept = match &claim.host {
-                Some(Host::Exact(name)) => index.exact.entry(name.clone()).or_insert_with(|| entry.clone()),
-                Some(Host::Wildcard(rest)) => index.wildcard.entry(rest.clone()).or_insert_with(|| entry.clone()),
-                None => index.default.get_or_insert_with(|| entry.clone()),
-            };
-            if kept.secret != entry.secret {
-                let host = claim.host.as_ref().map_or_else(|| "every other host".to_owned(), Host::to_string);
-                let reason = format!("the certificate of {host} is already chosen by Ingress {}", kept.ingress);
-                self.problems.push(warning(claim.ingress, claim.field, reason));
-            }
-        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What compiling reports and which of two Ingresses wins.
 
+use roadstead_model::IngressTls;
+
 use super::*;
-use crate::{Outcome, Scheme, fixture, route};
+use crate::{CertificateRef, Outcome, Scheme, fixture, route};
 
 fn problems(snapshot: &Snapshot) -> Vec<String> {
     compile(snapshot, &Controller::default()).problems.iter().map(ToString::to_string).collect()
