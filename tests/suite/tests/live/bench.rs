@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etherparse::PacketBuilder;
@@ -95,13 +95,9 @@ fn state() -> MemoryView {
     state
 }
 
-/// Calls until it says yes.
-pub(crate) fn wait(what: &str, mut is_done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
+/// Asks until the answer is yes, with pauses.
+pub(crate) fn wait(what: &str, is_done: impl FnMut() -> bool) {
+    roadstead_lab::wait_until(Duration::from_secs(20), what, is_done).unwrap();
 }
 
 /// Kills the command where a test fails.
@@ -117,6 +113,11 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     pub(crate) fn finish(mut self) -> Output {
         self.0.take().unwrap().wait_with_output().unwrap()
     }
