@@ -61,8 +61,8 @@ fn refuse(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Devic
 fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: Device) -> Result<i32, Drop> {
     let key = &scratch.key;
     let to_frontend = filter::may_be_frontend(&key.dst);
-    let may_be_known = to_frontend
-        || filter::may_be_client(&key.dst, key.dport) && filter::may_be_backend(&key.src, key.sport);
+    let may_be_known =
+        to_frontend || filter::may_be_client(&key.dst, key.dport) && filter::may_be_backend(&key.src, key.sport);
     if may_be_known && conntrack::existing(scratch, packet).is_some() {
         return known(ctx, scratch, packet);
     }
