@@ -5,7 +5,7 @@ use roadstead_datapath::way::Arrival;
 
 use super::{
     Explanation, Form, Packet, Routes, Rule, Verdict, View, ViewError,
-    lookups::{self, existing},
+    lookups::{self, Known, existing},
     open::{self, Opening},
 };
 
@@ -25,7 +25,8 @@ pub(super) fn explain<V: View, R: Routes>(
     if !to_frontend && !to_our_port && !lookups::may_be_backend(view, &key.src, key.sport)? {
         return Ok(unserved(packet, &node));
     }
-    let known = existing(view, packet)?;
+    let may_be_known = to_frontend || to_our_port || lookups::may_be_client(view, &key.dst, key.dport)?;
+    let known = if may_be_known { existing(view, packet)? } else { Known::default() };
     if let Some(entry) = known.entry {
         return Ok(forward(packet, entry));
     }

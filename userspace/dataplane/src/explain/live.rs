@@ -26,6 +26,7 @@ pub struct KernelView {
     ranges: LpmTrie<MapData, RangeData, u32>,
     conntrack: HashMap<MapData, CtKey, CtEntry>,
     affinity: HashMap<MapData, AffinityKey, Affinity>,
+    clients: Array<MapData, u32>,
     filter: Array<MapData, u64>,
     now: u32,
 }
@@ -47,6 +48,7 @@ impl KernelView {
             ranges: open(pins, map_names::RANGES)?,
             conntrack: open(pins, map_names::CONNTRACK)?,
             affinity: open(pins, map_names::AFFINITY)?,
+            clients: open(pins, map_names::CLIENTS)?,
             filter: open(pins, map_names::FILTER)?,
             now: estimated_now(),
         })
@@ -118,6 +120,10 @@ impl View for KernelView {
 
     fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, ViewError> {
         found(self.affinity.get(key, 0), map_names::AFFINITY)
+    }
+
+    fn client(&self, mark: u32) -> Result<bool, ViewError> {
+        Ok(found(self.clients.get(&mark, 0), map_names::CLIENTS)?.is_some_and(|mark| mark != 0))
     }
 
     fn filter(&self, bit: u32) -> Result<bool, ViewError> {

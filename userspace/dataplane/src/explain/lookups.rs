@@ -23,6 +23,10 @@ pub(super) fn may_be_backend(view: &impl View, addr: &Addr, port: Be16) -> Resul
     view.filter(filter_bit(salt::BACKEND, addr, port))
 }
 
+pub(super) fn may_be_client(view: &impl View, addr: &Addr, port: Be16) -> Result<bool, ViewError> {
+    view.client(select::client_mark(addr, port))
+}
+
 /// Whether the packet may be for a port of this node that is ours.
 pub(super) fn is_for_our_port(view: &impl View, key: &CtKey, node: &NodeConfig) -> Result<bool, ViewError> {
     Ok((select::is_snat_port(key.dport) || is_node_port(node, key.dport)) && may_be_node(view, &key.dst)?)
@@ -95,6 +99,7 @@ pub(super) fn lets_in(view: &impl View, found: &SvcValue, client: &Addr) -> Resu
 }
 
 /// The flow of a packet, as `conntrack::existing`: its entry, or none with the keys that a new one would replace.
+#[derive(Default)]
 pub(super) struct Known {
     pub(super) entry: Option<CtEntry>,
     pub(super) forgotten: Vec<CtKey>,

@@ -8,6 +8,8 @@ use roadstead_abi::{
     scope,
 };
 
+use roadstead_datapath::select;
+
 use super::{View, ViewError};
 use crate::{addresses::Prefix, frontends::EndpointAddress, maglev, node::NodeState};
 
@@ -195,6 +197,10 @@ impl View for MemoryView {
 
     fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, ViewError> {
         Ok(self.affinities.get(key).copied())
+    }
+
+    fn client(&self, mark: u32) -> Result<bool, ViewError> {
+        Ok(self.flows.keys().any(|key| select::client_mark(&key.dst, key.dport) == mark))
     }
 
     fn filter(&self, bit: u32) -> Result<bool, ViewError> {

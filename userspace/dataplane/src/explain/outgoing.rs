@@ -27,10 +27,11 @@ pub(super) fn explain<V: View, R: Routes>(
         return Ok(Explanation::pass(Rule::NoService));
     }
     let key = &packet.key;
-    let from_backend = lookups::may_be_backend(view, &key.src, key.sport)?;
     let to_frontend = lookups::may_be_frontend(view, &key.dst)?;
-    let mut known = Known { entry: None, forgotten: Vec::new() };
-    if from_backend || to_frontend {
+    let may_be_known = to_frontend
+        || lookups::may_be_client(view, &key.dst, key.dport)? && lookups::may_be_backend(view, &key.src, key.sport)?;
+    let mut known = Known::default();
+    if may_be_known {
         known = existing(view, packet)?;
         if let Some(entry) = known.entry {
             return Ok(of_flow(packet, entry));

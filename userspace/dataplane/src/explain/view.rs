@@ -41,6 +41,8 @@ pub trait View {
     fn flow(&self, key: &CtKey) -> Result<Option<CtEntry>, ViewError>;
     /// The backend that a client had.
     fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, ViewError>;
+    /// Whether a mark of clients (`select::client_mark`) is set: answers of a flow may go there.
+    fn client(&self, mark: u32) -> Result<bool, ViewError>;
     /// Whether a bit of the filter is set.
     fn filter(&self, bit: u32) -> Result<bool, ViewError>;
     /// The programs' clock.
