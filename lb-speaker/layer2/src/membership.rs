@@ -24,6 +24,8 @@ pub use table::Table;
 use message::{Message, Phase};
 use table::{Assembly, Encoded, Part};
 
+use crate::wire::Mac;
+
 /// Time between two heartbeats.
 pub const INTERVAL: Duration = Duration::from_millis(40);
 /// A peer unheard for this long is dead.
@@ -105,6 +107,10 @@ pub struct Membership {
     heals: u32,
     key: Option<Key>,
     peers: BTreeMap<String, Peer>,
+    /// The hardware addresses with which this node announces.
+    stations: Vec<[u8; 6]>,
+    /// Those that the peers told last; they are kept when a peer dies, as it may go on announcing.
+    peer_stations: BTreeMap<String, Vec<[u8; 6]>>,
     started: Duration,
     next: Duration,
     configured: bool,
@@ -161,6 +167,8 @@ impl Membership {
             heals,
             key,
             peers,
+            stations: Vec::new(),
+            peer_stations: BTreeMap::new(),
             started,
             next,
             configured,
@@ -183,6 +191,17 @@ impl Membership {
     /// The addresses that this node assigned, all of them.
     pub fn set_table(&mut self, table: &Table) {
         self.table = Encoded::new(table);
+    }
+
+    /// The hardware addresses with which this node announces: peers then know its frames from a stranger's.
+    pub fn set_stations(&mut self, stations: impl IntoIterator<Item = Mac>) {
+        self.stations = stations.into_iter().map(|Mac(mac)| mac).collect();
+    }
+
+    /// Whether a configured peer has told that it announces with this hardware address.
+    #[must_use]
+    pub fn is_peers_station(&self, Mac(mac): Mac) -> bool {
+        self.peer_stations.values().any(|stations| stations.contains(&mac))
     }
 
     /// Whether this node still hopes for the table of one that runs; as long as it joins, it should assign nothing.
@@ -257,6 +276,9 @@ impl Membership {
         let Message { boot, sequence, heals, phase, digest, .. } = message;
         *peer = Peer { state: phase.into(), boot, sequence, heals, heard: now, digest, differs: peer.differs };
         let state = peer.state;
+        if self.peer_stations.get(message.name).is_none_or(|known| known != message.stations) {
+            self.peer_stations.insert(message.name.to_owned(), message.stations.to_vec());
+        }
         if returns {
             self.heals = self.heals.wrapping_add(1);
         }
@@ -386,6 +408,7 @@ impl Membership {
             digest: self.table.digest,
             asks: self.asking.as_ref().map_or(0, |(assembly, _)| assembly.asks()),
             name: &self.name,
+            stations: &self.stations,
         };
         message.encode(self.key.as_ref())
     }

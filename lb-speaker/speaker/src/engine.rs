@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    links::{Seen, Watch},
     metrics::Metrics,
     peers::PeerSocket,
     plan::{Desired, Owned},
@@ -32,8 +33,10 @@ use crate::{
     socket::PacketSocket,
 };
 
-/// How often the interfaces are looked at.
+/// How often the interfaces are looked at without word of a change.
 const RESCAN: Duration = Duration::from_secs(1);
+/// Of the thread's time looking at interfaces takes this part at most, however often they change.
+const RESCAN_SHARE: u32 = 5;
 /// Datagrams taken in a turn: more than a receive buffer of Linux's default size holds, so that all that had come when
 /// the turn began is taken, and still a bound for a flood.
 const DATAGRAMS_A_TURN: usize = 1024;
@@ -49,6 +52,8 @@ pub(crate) struct Setup {
     /// `None` for a node without peers.
     pub(crate) peers: Option<PeerSocket>,
     pub(crate) ports: Ports,
+    /// `None` where the kernel does not tell of changes: then the interfaces are looked at in turns.
+    pub(crate) watch: Option<Watch>,
     pub(crate) metrics: Metrics,
 }
 
@@ -90,6 +95,8 @@ impl Engine {
             audible: BTreeMap::new(),
             silent: BTreeSet::new(),
             schedule: Schedule::new(),
+            seen: Seen::default(),
+            scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,
             adoption,
             disagreeing: BTreeSet::new(),
@@ -128,6 +135,10 @@ struct Turn {
     audible: BTreeMap<IpAddr, Owned>,
     silent: BTreeSet<IpAddr>,
     schedule: Schedule<Announced>,
+    /// What became of the interfaces since they were looked at.
+    seen: Seen,
+    /// From when on they may be looked at again.
+    scanned: Duration,
     rescan_at: Duration,
     adoption: watch::Sender<Adoption>,
     disagreeing: BTreeSet<String>,
@@ -177,6 +188,7 @@ impl Turn {
         let millis = next.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(u64::try_from(millis).unwrap_or(u64::MAX)).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.setup.watch.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
         fds.extend(self.setup.peers.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         fds.extend(self.setup.ports.iter().map(|(_, port)| PollFd::new(port.socket.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
@@ -247,16 +259,28 @@ impl Turn {
         self.disagreeing = disagreeing;
     }
 
+    /// Looks at the interfaces: at once when something became of them, and now and then.
     fn rescan(&mut self) -> bool {
+        if let Some(Seen { changed, gone }) = self.setup.watch.as_ref().map(Watch::drain) {
+            self.seen.gone.extend(gone);
+            if changed {
+                self.rescan_at = self.rescan_at.min(self.scanned);
+            }
+        }
         let now = self.now();
         if now < self.rescan_at {
             return false;
         }
-        self.rescan_at = now + RESCAN;
-        self.setup.ports.rescan().unwrap_or_else(|error| {
+        let rescanned = self.setup.ports.rescan(mem::take(&mut self.seen)).unwrap_or_else(|error| {
             warn!(error = format!("{error:#}"), "cannot follow the interfaces");
             false
-        })
+        });
+        let stations = self.setup.ports.iter().map(|(_, port)| port.station.mac);
+        self.setup.membership.set_stations(stations);
+        let done = self.now();
+        self.scanned = done + (done - now) * (RESCAN_SHARE - 1);
+        self.rescan_at = done + RESCAN;
+        rescanned
     }
 
     /// Holds the elections and takes up or lays down addresses. The heartbeat that makes this node count has gone out
@@ -280,6 +304,7 @@ impl Turn {
             }
         };
         let owned = desired.owned(&self.setup.node, &live, beat);
+        self.setup.ports.warn_of_local(desired.allocation.services.values().flat_map(|got| got.ips.iter().copied()));
         let now = self.now();
         let announced = self.setup.ports.announce(&owned);
         self.schedule.own(now, &announced);
@@ -309,15 +334,17 @@ impl Turn {
         (self.audible, self.silent) = (audible, silent);
     }
 
-    fn answer(&self) {
+    fn answer(&mut self) {
         let mut buffer = PacketSocket::buffer();
-        for (_, port) in self.setup.ports.iter() {
+        let mut broken = Vec::new();
+        for (index, port) in self.setup.ports.iter() {
             for _ in 0..FRAMES_A_TURN {
                 let frame = match port.socket.receive(&mut buffer) {
                     Ok(Some(frame)) => frame,
                     Ok(None) => break,
                     Err(error) => {
                         debug!(interface = %port.name, %error, "cannot receive");
+                        broken.push(index);
                         break;
                     }
                 };
@@ -328,6 +355,11 @@ impl Turn {
                     Err(error) => debug!(interface = %port.name, %error, "cannot send"),
                 }
             }
+        }
+        for index in broken {
+            // The kernel says so once when it takes the interface down, and the socket may hear nothing from then on.
+            self.setup.ports.reopen(index);
+            self.rescan_at = self.rescan_at.min(self.scanned);
         }
     }
 

@@ -1,139 +1,170 @@
-//! The interfaces of this network namespace, read from the kernel: links by rtnetlink, addresses by getifaddrs.
+//! The interfaces of this network namespace, as the kernel tells them by rtnetlink: links, their addresses, whether
+//! addresses can be announced there.
 //!
 //! Not from `/sys/class/net`: that shows the namespace which mounted it, and a speaker may have entered another.
 
+mod netlink;
+
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    fmt, io,
     net::{IpAddr, Ipv6Addr},
 };
 
-use nix::ifaddrs::getifaddrs;
 use roadstead_layer2::{responder::Station, wire::Mac};
-use socket2::{Domain, Protocol, Socket, Type};
+
+pub(crate) use netlink::{Seen, Watch};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const DONE: u16 = 3;
-const ERROR: u16 = 2;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const ETHERNET: u16 = 1;
+/// `IFF_UP`, `IFF_LOOPBACK`, `IFF_RUNNING`, `IFF_NOARP`, `IFF_LOWER_UP` (linux/if.h).
 const UP: u32 = 1;
 const LOOPBACK: u32 = 1 << 3;
+const RUNNING: u32 = 1 << 6;
 const NO_ARP: u32 = 1 << 7;
-/// Attributes of a link: IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, and IFLA_INFO_SLAVE_KIND inside the last.
+const LOWER_UP: u32 = 1 << 16;
+/// Attributes of a link: `IFLA_ADDRESS`, `IFLA_IFNAME`, `IFLA_LINKINFO`, and `IFLA_INFO_SLAVE_KIND` inside the last.
 const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const INFO: u16 = 18;
 const PORT_KIND: u16 = 4;
-
-/// Interfaces that belong to a container network or a hypervisor; only named explicitly are they announced on.
-const INTERNAL: [&str; 10] =
-    ["docker", "cbr", "cni", "virbr", "lxcbr", "lxc", "cali", "flannel", "kube-ipvs", "nodelocaldns"];
+/// Attributes of an address: `IFA_ADDRESS`, `IFA_LOCAL`, `IFA_FLAGS`.
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+/// `IFA_F_DADFAILED`, `IFA_F_TENTATIVE` (linux/if_addr.h).
+const NOT_OURS_YET: u32 = 0x08 | 0x40;
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
+    /// Zeros where the interface has no Ethernet address.
     pub(crate) mac: Mac,
-    /// Up, Ethernet, uses ARP, and is no port of a bridge or bond: its master announces. Members of a VRF stay.
-    pub(crate) usable: bool,
+    /// Why nothing can be announced here, if so.
+    pub(crate) lack: Option<Lack>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// The link-local address that may be used as a source.
+    pub(crate) link_local: Option<Ipv6Addr>,
+}
+
+/// Why nothing can be announced on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    NotEthernet,
+    Loopback,
+    /// The flag NOARP: nobody asks here.
+    NoArp,
+    /// A port of a bridge or bond, by the driver's name for it: its master announces. Members of a VRF are no ports.
+    Port(String),
+    Down,
+    /// No cable, or its other end is down: nobody would hear.
+    NoCarrier,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEthernet => f.write_str("it has no Ethernet address"),
+            Self::Loopback => f.write_str("it is the loopback device"),
+            Self::NoArp => f.write_str("it does not use ARP"),
+            Self::Port(kind) => write!(f, "it is a port of a {kind}, whose master announces"),
+            Self::Down => f.write_str("it is down"),
+            Self::NoCarrier => f.write_str("it has no carrier"),
+        }
+    }
 }
 
 impl Link {
-    /// Whether addresses are announced here when no interface is named: it stands in a subnet of its own.
-    pub(crate) fn is_default(&self) -> bool {
-        let routed = |ip: &IpAddr| match ip {
+    /// Whether it stands in a subnet of its own, as what addresses are announced on when no interface is named.
+    pub(crate) fn is_in_a_subnet(&self) -> bool {
+        self.addresses.iter().any(|ip| match ip {
             IpAddr::V4(ip) => !ip.is_link_local(),
             IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-        };
-        self.usable && self.addresses.iter().any(routed) && !INTERNAL.iter().any(|prefix| self.name.starts_with(prefix))
+        })
     }
 
     pub(crate) fn station(&self) -> Station {
-        Station { mac: self.mac, link_local: self.addresses.iter().find_map(link_local) }
+        Station { mac: self.mac, link_local: self.link_local }
+    }
+
+    fn add(&mut self, address: &Address) {
+        self.addresses.push(address.ip);
+        if let (IpAddr::V6(ip), None, true) = (address.ip, self.link_local, address.usable) {
+            self.link_local = ip.is_unicast_link_local().then_some(ip);
+        }
     }
 }
 
-fn link_local(ip: &IpAddr) -> Option<Ipv6Addr> {
-    match ip {
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(*ip),
-        _ => None,
-    }
-}
-
-/// All interfaces with their addresses, those without a hardware address of six bytes (tunnels) left out.
+/// All interfaces with their addresses, by index.
 pub(crate) fn scan() -> io::Result<Vec<Link>> {
-    let mut links = dump()?;
-    let mut addresses: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    for entry in getifaddrs()? {
-        let Some(address) = entry.address else { continue };
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        let v6 = || address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()));
-        if let Some(ip) = v4.or_else(v6) {
-            addresses.entry(entry.interface_name).or_default().push(ip);
+    let mut links: BTreeMap<u32, Link> = BTreeMap::new();
+    netlink::dump(RTM_GETLINK, |kind, body| {
+        let link = (kind == RTM_NEWLINK).then(|| link(body)).flatten();
+        links.extend(link.map(|link| (link.index, link)));
+    })?;
+    netlink::dump(RTM_GETADDR, |kind, body| {
+        let Some(address) = (kind == RTM_NEWADDR).then(|| address(body)).flatten() else { return };
+        if let Some(link) = links.get_mut(&address.index) {
+            link.add(&address);
         }
-    }
-    for link in &mut links {
-        link.addresses = addresses.remove(&link.name).unwrap_or_default();
-    }
-    Ok(links)
+    })?;
+    Ok(links.into_values().collect())
 }
 
-fn dump() -> io::Result<Vec<Link>> {
-    let (domain, route) = (Domain::from(libc::AF_NETLINK), Protocol::from(libc::NETLINK_ROUTE));
-    let mut socket = Socket::new(domain, Type::RAW.cloexec(), Some(route))?;
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
-    // nlmsghdr (length 32, type, flags, sequence, port) and an empty ifinfomsg.
-    let mut request = [0_u8; 32];
-    let head = [&32_u32.to_ne_bytes()[..], &RTM_GETLINK.to_ne_bytes(), &DUMP.to_ne_bytes()].concat();
-    request.iter_mut().zip(head).for_each(|(byte, value)| *byte = value);
-    socket.write_all(&request)?;
-    let mut links = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let length = socket.read(&mut buffer)?;
-        if parse(buffer.get(..length).unwrap_or_default(), &mut links)? {
-            return Ok(links);
-        }
-    }
-}
-
-/// Reads one datagram of the dump; true at its end.
-fn parse(mut bytes: &[u8], links: &mut Vec<Link>) -> io::Result<bool> {
-    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
-        let length = usize::try_from(u32::from_ne_bytes(*length)).map_err(io::Error::other)?;
-        let (Some(kind), Some(body)) = (rest.first_chunk::<2>(), bytes.get(16..length)) else {
-            return Err(io::Error::other("the kernel's list of links is truncated"));
-        };
-        match u16::from_ne_bytes(*kind) {
-            DONE => return Ok(true),
-            ERROR => return Err(io::Error::other("the kernel refused to list the links")),
-            RTM_NEWLINK => links.extend(link(body)),
-            _ => {}
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
+/// The number of the link in an ifinfomsg.
+fn index_of(body: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*body.get(4..)?.first_chunk()?))
 }
 
 /// Reads an ifinfomsg (family, type, index, flags, change) and its attributes.
 fn link(body: &[u8]) -> Option<Link> {
     let hardware = u16::from_ne_bytes(*body.get(2..)?.first_chunk()?);
-    let index = u32::from_ne_bytes(*body.get(4..)?.first_chunk()?);
+    let index = index_of(body)?;
     let flags = u32::from_ne_bytes(*body.get(8..)?.first_chunk()?);
     let attributes = || attributes(body.get(16..).unwrap_or_default());
     let of = |wanted| attributes().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
     let port_kind = of(INFO).and_then(|info| self::attributes(info).find(|(kind, _)| *kind == PORT_KIND));
-    let is_port = port_kind.is_some_and(|(_, value)| text(value) != "vrf");
-    let mac = of(ADDRESS)?;
-    let mac = Mac(*mac.first_chunk::<6>().filter(|_| mac.len() == 6)?);
-    let wanted = flags & (UP | LOOPBACK | NO_ARP) == UP && hardware == ETHERNET;
-    Some(Link { index, name: text(of(NAME)?), mac, usable: wanted && !is_port, addresses: Vec::new() })
+    let port = port_kind.map(|(_, value)| text(value)).filter(|kind| kind != "vrf");
+    let mac = of(ADDRESS).and_then(|mac| <[u8; 6]>::try_from(mac).ok()).filter(|_| hardware == ETHERNET);
+    let lack = match port {
+        _ if flags & LOOPBACK != 0 => Some(Lack::Loopback),
+        _ if mac.is_none() => Some(Lack::NotEthernet),
+        _ if flags & NO_ARP != 0 => Some(Lack::NoArp),
+        Some(kind) => Some(Lack::Port(kind)),
+        None if flags & UP == 0 => Some(Lack::Down),
+        None if flags & (LOWER_UP | RUNNING) != LOWER_UP | RUNNING => Some(Lack::NoCarrier),
+        None => None,
+    };
+    let (name, mac) = (text(of(NAME)?), Mac(mac.unwrap_or_default()));
+    Some(Link { index, name, mac, lack, addresses: Vec::new(), link_local: None })
+}
+
+struct Address {
+    index: u32,
+    ip: IpAddr,
+    /// Duplicate address detection found nobody.
+    usable: bool,
+}
+
+/// Reads an ifaddrmsg (family, prefix length, flags, scope, index) and its attributes.
+fn address(body: &[u8]) -> Option<Address> {
+    let ([_family, _prefix, flags, _scope], _) = body.split_first_chunk()?;
+    let index = index_of(body)?;
+    let attributes = || attributes(body.get(8..).unwrap_or_default());
+    let of = |wanted| attributes().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    // On a point-to-point link IFA_ADDRESS is the other end.
+    let bytes = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let ip = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()?;
+    let more = of(IFA_FLAGS).and_then(|flags| <[u8; 4]>::try_from(flags).ok()).map(u32::from_ne_bytes);
+    Some(Address { index, ip, usable: more.unwrap_or(u32::from(*flags)) & NOT_OURS_YET == 0 })
 }
 
 /// Type and value of each attribute; a malformed one ends the walk.
@@ -148,14 +179,16 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    const WORKS: u32 = UP | LOWER_UP | RUNNING;
 
     #[test]
     fn the_loopback_device_is_there_and_not_used() {
         let links = scan().unwrap();
         let lo = links.iter().find(|link| link.name == "lo").expect("every namespace has lo");
-        assert!(!lo.usable);
+        assert_eq!(lo.lack, Some(Lack::Loopback));
         assert_eq!(lo.index, 1);
     }
 
@@ -172,21 +205,34 @@ mod tests {
         [head.concat(), attribute(NAME, b"eth7\0"), attribute(ADDRESS, &[2, 0, 0, 0, 0, 7]), info].concat()
     }
 
+    /// A link that works, with this name and these addresses.
+    pub(crate) fn working(name: &str, ips: &[&str]) -> Link {
+        let mut link = Link { name: name.to_owned(), ..link(&message(WORKS, ETHERNET, None)).unwrap() };
+        for ip in ips {
+            link.add(&Address { index: link.index, ip: ip.parse().unwrap(), usable: true });
+        }
+        link
+    }
+
     #[test]
-    fn ports_and_links_without_arp_are_not_used() {
+    fn ports_and_links_that_nobody_hears_are_not_used() {
+        let port = |kind: &str| Some(Lack::Port(kind.to_owned()));
         let cases = [
-            (message(UP, ETHERNET, None), true),
-            (message(UP, ETHERNET, Some("vrf")), true),
-            (message(UP, ETHERNET, Some("bridge")), false),
-            (message(UP, ETHERNET, Some("bond")), false),
-            (message(UP | NO_ARP, ETHERNET, None), false),
-            (message(UP | LOOPBACK, ETHERNET, None), false),
-            (message(0, ETHERNET, None), false),
-            (message(UP, 772, None), false),
+            (message(WORKS, ETHERNET, None), None),
+            (message(WORKS, ETHERNET, Some("vrf")), None),
+            (message(WORKS, ETHERNET, Some("bridge")), port("bridge")),
+            (message(WORKS, ETHERNET, Some("bond")), port("bond")),
+            (message(WORKS | NO_ARP, ETHERNET, None), Some(Lack::NoArp)),
+            (message(WORKS | LOOPBACK, ETHERNET, None), Some(Lack::Loopback)),
+            (message(0, ETHERNET, None), Some(Lack::Down)),
+            (message(LOWER_UP, ETHERNET, None), Some(Lack::Down)),
+            (message(UP, ETHERNET, None), Some(Lack::NoCarrier)),
+            (message(UP | LOWER_UP, ETHERNET, None), Some(Lack::NoCarrier)),
+            (message(WORKS, 772, None), Some(Lack::NotEthernet)),
         ];
-        for (bytes, usable) in cases {
+        for (bytes, lack) in cases {
             let read = link(&bytes).unwrap();
-            assert_eq!((read.usable, read.index, read.name.as_str()), (usable, 7, "eth7"));
+            assert_eq!((read.lack, read.index, read.name.as_str()), (lack, 7, "eth7"));
             for length in 0..bytes.len() {
                 let _no_panic = link(&bytes[..length]);
             }
@@ -194,21 +240,34 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_given_only_links_in_a_subnet_are_used() {
-        let with = |name: &str, ip: &str| Link {
-            name: name.to_owned(),
-            addresses: vec![ip.parse().unwrap()],
-            ..link(&message(UP, ETHERNET, None)).unwrap()
+    fn addresses_are_read_with_the_word_whether_they_may_be_used() {
+        let message = |flags: u8, attributes: &[Vec<u8>]| {
+            [&[10, 64, flags, 0][..], &7_u32.to_ne_bytes(), &attributes.concat()].concat()
         };
+        let v6 = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let (other, own) = (attribute(IFA_ADDRESS, &[192, 0, 2, 2]), attribute(IFA_LOCAL, &[192, 0, 2, 1]));
+        let tentative = attribute(IFA_FLAGS, &0x40_u32.to_ne_bytes());
         let cases = [
-            (with("eth0", "192.0.2.1"), true),
-            (with("eth0", "2001:db8::1"), true),
-            (with("eth0", "fe80::1"), false),
-            (with("eth0", "169.254.0.1"), false),
-            (with("docker0", "172.17.0.1"), false),
+            (message(0, &[other.clone(), own]), "192.0.2.1", true),
+            (message(0, &[other]), "192.0.2.2", true),
+            (message(0x80, &[attribute(IFA_ADDRESS, &v6)]), "fe80::1", true),
+            (message(0x08, &[attribute(IFA_ADDRESS, &v6)]), "fe80::1", false),
+            (message(0, &[attribute(IFA_ADDRESS, &v6), tentative]), "fe80::1", false),
         ];
-        for (link, expected) in cases {
-            assert_eq!(link.is_default(), expected, "{link:?}");
+        for (bytes, ip, usable) in cases {
+            let read = address(&bytes).unwrap();
+            assert_eq!((read.index, read.ip.to_string().as_str(), read.usable), (7, ip, usable));
+            for length in 0..bytes.len() {
+                let _no_panic = address(&bytes[..length]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_subnet_is_told_from_one_with_link_local_addresses_alone() {
+        let cases = [("192.0.2.1", true), ("2001:db8::1", true), ("fe80::1", false), ("169.254.0.1", false)];
+        for (ip, expected) in cases {
+            assert_eq!(working("eth0", &[ip]).is_in_a_subnet(), expected, "{ip}");
         }
     }
 }

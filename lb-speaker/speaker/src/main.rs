@@ -8,13 +8,16 @@
 
 mod controller;
 mod engine;
+mod groups;
 mod links;
+mod local;
 mod metrics;
 mod offline;
 mod peers;
 mod plan;
 mod ports;
 mod run;
+mod selection;
 mod socket;
 
 use clap::{Parser, Subcommand};

@@ -1,22 +1,24 @@
 //! The interfaces that addresses are announced on: one packet socket each, and the multicast groups for IPv6.
+//!
+//! An interface without carrier is none of them. Its return is a new beginning: a socket and groups of its own, and every
+//! address announced anew, as nobody knows which segment the cable leads to now.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, Ipv6Addr},
+    io, mem,
+    net::IpAddr,
 };
 
 use anyhow::Context as _;
-use roadstead_layer2::{
-    responder::Station,
-    wire::{Mac, solicited_node},
-};
-use socket2::{Domain, Protocol, Socket, Type};
-use tracing::{debug, info, warn};
+use roadstead_layer2::{election::Interfaces, responder::Station, wire::Mac};
+use tracing::{info, warn};
 
 use crate::{
-    links::{self, Link},
+    groups::Groups,
+    links::{self, Link, Seen},
+    local::Local,
     plan::Owned,
+    selection::Selection,
     socket::PacketSocket,
 };
 
@@ -30,16 +32,6 @@ pub(crate) struct Port {
     groups: Groups,
 }
 
-/// Solicited-node groups joined on an interface: the kernel then tells switches that snoop on MLD, and lets the card
-/// pass the frames. Closing the socket leaves them all.
-#[derive(Debug)]
-struct Groups {
-    socket: Option<Socket>,
-    joined: BTreeSet<Ipv6Addr>,
-    /// Told about once, tried again with every scan.
-    refused: BTreeSet<Ipv6Addr>,
-}
-
 /// An address on an interface. With another hardware address it is another one: clients must be told anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Announced {
@@ -49,19 +41,23 @@ pub(crate) struct Announced {
 }
 
 /// All interfaces in use, by their index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ports {
-    selected: Vec<String>,
+    selection: Selection,
     ports: BTreeMap<u32, Port>,
     links: Vec<Link>,
-    local: BTreeSet<IpAddr>,
-    conflicts: BTreeSet<IpAddr>,
+    local: Local,
+    /// Ports whose socket hears nothing any more.
+    broken: BTreeSet<u32>,
+    /// Interfaces that flags name and that are not used, and why, as was told.
+    missing: BTreeMap<String, String>,
 }
 
 impl Ports {
-    /// Nothing is open before the first [`Self::rescan`]. With no name given the default choice holds.
-    pub(crate) fn new(selected: Vec<String>) -> Self {
-        Self { selected, ..Self::default() }
+    /// Nothing is open before the first [`Self::rescan`].
+    pub(crate) fn new(selection: Selection) -> Self {
+        let (ports, links, local) = (BTreeMap::new(), Vec::new(), Local::default());
+        Self { selection, ports, links, local, broken: BTreeSet::new(), missing: BTreeMap::new() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Port)> {
@@ -72,68 +68,61 @@ impl Ports {
         self.ports.get(&index)
     }
 
+    /// Whether this node can announce anything on these interfaces now: one of them is up and has carrier.
+    #[expect(dead_code, reason = "the election is about to ask")]
+    pub(crate) fn can_announce(&self, interfaces: &Interfaces) -> bool {
+        self.ports.values().any(|port| interfaces.contains(&port.name))
+    }
+
+    /// Takes the patterns of excluded interfaces; true if [`Self::rescan`] must follow.
+    #[expect(dead_code, reason = "the model is about to have the ConfigMap")]
+    pub(crate) fn exclude(&mut self, patterns: Option<&[String]>) -> bool {
+        self.selection.exclude(patterns)
+    }
+
+    /// The next [`Self::rescan`] opens the interface anew.
+    pub(crate) fn reopen(&mut self, interface: u32) {
+        self.broken.insert(interface);
+    }
+
     /// Follows the interfaces as they are now; true if [`Self::announce`] must be called again.
     ///
     /// # Errors
     /// When the list cannot be read, or an interface cannot be opened for want of a privilege.
-    pub(crate) fn rescan(&mut self) -> anyhow::Result<bool> {
-        let mut links = links::scan().context("cannot list the network interfaces")?;
-        links.sort_by_key(|link| link.index);
-        let complete = self.wanted(&links).all(|link| self.ports.contains_key(&link.index));
-        let refused = self.ports.values().any(|port| !port.groups.refused.is_empty());
-        if links == self.links && complete && !refused {
+    pub(crate) fn rescan(&mut self, seen: Seen) -> anyhow::Result<bool> {
+        self.broken.extend(seen.gone);
+        let links = links::scan().context("cannot list the network interfaces")?;
+        let wanted: BTreeMap<u32, &Link> =
+            links.iter().filter(|link| self.selection.selects(link)).map(|link| (link.index, link)).collect();
+        let as_before = links == self.links && wanted.keys().eq(self.ports.keys()) && self.broken.is_empty();
+        if as_before && !self.ports.values().any(|port| port.groups.lacks_some()) {
             return Ok(false);
         }
-        let wanted: Vec<Link> = self.wanted(&links).cloned().collect();
-        let stays = |index: &u32, port: &Port| {
-            wanted.iter().any(|link| link.index == *index && link.station() == port.station && link.name == port.name)
-        };
+        let broken = mem::take(&mut self.broken);
         self.ports.retain(|index, port| {
-            let stays = stays(index, port);
+            let stays = !broken.contains(index) && wanted.get(index).is_some_and(|link| port.follow(link));
             if !stays {
-                info!(interface = %port.name, "left the interface");
+                let lack = links.iter().find(|link| link.index == *index).and_then(|link| link.lack.clone());
+                let why = lack.map_or_else(|| "it is another one now".to_owned(), |lack| lack.to_string());
+                info!(interface = %port.name, why, "left the interface");
             }
             stays
         });
-        self.local = links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
+        let opened = wanted.into_iter().try_for_each(|(index, link)| open(&mut self.ports, index, link));
+        self.local.follow(&links);
         self.links = links;
-        for link in wanted {
-            if self.ports.contains_key(&link.index) {
-                continue;
-            }
-            match Port::open(&link) {
-                Ok(port) => {
-                    info!(interface = %link.name, mac = %link.mac, "uses the interface");
-                    self.ports.insert(link.index, port);
-                }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(error).with_context(|| format!("cannot open {}: CAP_NET_RAW is needed", link.name));
-                }
-                Err(error) => warn!(interface = %link.name, %error, "cannot open the interface, will retry"),
-            }
-        }
-        Ok(true)
+        self.tell_missing();
+        opened.map(|()| true)
     }
 
-    fn wanted<'a>(&'a self, links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-        links.iter().filter(|link| match self.selected.is_empty() {
-            true => link.is_default(),
-            false => link.usable && self.selected.contains(&link.name),
-        })
-    }
-
-    /// Sets what is announced where, and gives it back. An address that a local interface has is left to the kernel.
+    /// Sets what is announced where, and gives it back. An address that an interface has itself is left to the kernel
+    /// there.
     pub(crate) fn announce(&mut self, owned: &BTreeMap<IpAddr, Owned>) -> BTreeSet<Announced> {
-        let conflicts: BTreeSet<IpAddr> = owned.keys().filter(|ip| self.local.contains(ip)).copied().collect();
-        for ip in conflicts.difference(&self.conflicts) {
-            warn!(%ip, "not announced: a local interface has the address, so the kernel answers for it");
-        }
-        self.conflicts = conflicts;
         let mut all = BTreeSet::new();
         for (index, port) in &mut self.ports {
             let here = owned
                 .iter()
-                .filter(|(ip, owned)| owned.interfaces.contains(&port.name) && !self.conflicts.contains(ip));
+                .filter(|(ip, owned)| owned.interfaces.contains(&port.name) && !self.local.is_on(**ip, *index));
             port.announced = here.map(|(ip, _)| *ip).collect();
             port.groups.follow(&port.announced, *index, &port.name);
             let (interface, mac) = (*index, port.station.mac);
@@ -141,48 +130,62 @@ impl Ports {
         }
         all
     }
+
+    /// Warns of assigned addresses that the kernel of this host answers for.
+    pub(crate) fn warn_of_local(&mut self, assigned: impl IntoIterator<Item = IpAddr>) {
+        let ports = self.ports.iter().map(|(index, port)| (*index, port.name.as_str())).collect();
+        self.local.warn(assigned, &ports);
+    }
+
+    /// Whoever names an interface is told why it is not used.
+    fn tell_missing(&mut self) {
+        let why = |name: &String| match self.links.iter().find(|link| link.name == *name) {
+            None => Some((name.clone(), "there is none".to_owned())),
+            Some(link) => link.lack.as_ref().map(|lack| (name.clone(), lack.to_string())),
+        };
+        let missing: BTreeMap<String, String> = self.selection.named().iter().filter_map(why).collect();
+        for (interface, why) in missing.iter().filter(|(name, why)| self.missing.get(*name) != Some(*why)) {
+            warn!(interface, why, "nothing is announced on the interface");
+        }
+        self.missing = missing;
+    }
 }
 
 impl Port {
     fn open(link: &Link) -> io::Result<Self> {
         let socket = PacketSocket::open(link.index)?;
-        // On a host without IPv6 there is nothing to join.
-        let groups = Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP)).ok();
-        let groups = Groups { socket: groups, joined: BTreeSet::new(), refused: BTreeSet::new() };
         let (name, station) = (link.name.clone(), link.station());
-        Ok(Self { name, station, socket, announced: BTreeSet::new(), groups })
+        Ok(Self { name, station, socket, announced: BTreeSet::new(), groups: Groups::new() })
+    }
+
+    /// Takes what the link has become; false if it is not the one that was opened.
+    fn follow(&mut self, link: &Link) -> bool {
+        if self.name != link.name || self.station.mac != link.mac {
+            return false;
+        }
+        // Where there was no link-local address IPv6 may have been off, and with it went every group.
+        if self.station.link_local.is_none() && link.link_local.is_some() {
+            self.groups = Groups::new();
+        }
+        self.station = link.station();
+        true
     }
 }
 
-impl Groups {
-    fn follow(&mut self, announced: &BTreeSet<IpAddr>, interface: u32, name: &str) {
-        let Some(socket) = &self.socket else { return };
-        let of = |ip: &IpAddr| match ip {
-            IpAddr::V6(ip) => Some(solicited_node(*ip)),
-            IpAddr::V4(_) => None,
-        };
-        let wanted: BTreeSet<Ipv6Addr> = announced.iter().filter_map(of).collect();
-        for group in self.joined.difference(&wanted) {
-            if let Err(error) = socket.leave_multicast_v6(group, interface) {
-                debug!(%group, interface = name, %error, "cannot leave the group");
-            }
-        }
-        self.joined.retain(|group| wanted.contains(group));
-        self.refused.retain(|group| wanted.contains(group));
-        for group in wanted {
-            if self.joined.contains(&group) {
-                continue;
-            }
-            match socket.join_multicast_v6(&group, interface) {
-                Ok(()) => {
-                    self.refused.remove(&group);
-                    self.joined.insert(group);
-                }
-                Err(error) if self.refused.insert(group) => {
-                    warn!(%group, interface = name, %error, "cannot join the group, so NDP may not reach this node");
-                }
-                Err(_) => {}
-            }
-        }
+/// Opens what is not open; an interface that cannot be opened now is tried again with the next scan.
+fn open(ports: &mut BTreeMap<u32, Port>, index: u32, link: &Link) -> anyhow::Result<()> {
+    if ports.contains_key(&index) {
+        return Ok(());
     }
+    match Port::open(link) {
+        Ok(port) => {
+            info!(interface = %link.name, mac = %link.mac, "uses the interface");
+            ports.insert(index, port);
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(error).with_context(|| format!("cannot open {}: CAP_NET_RAW is needed", link.name));
+        }
+        Err(error) => warn!(interface = %link.name, %error, "cannot open the interface, will retry"),
+    }
+    Ok(())
 }

@@ -20,9 +20,11 @@ use tracing::{info, warn};
 use crate::{
     controller::{Controller, replace},
     engine::{Adoption, Engine, Setup},
+    links::{Seen, Watch},
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
+    selection::Selection,
 };
 
 /// Flags of `run`.
@@ -35,6 +37,10 @@ pub(crate) struct RunFlags {
     /// Announce on this interface (repeatable; default: every Ethernet interface that is up and has an address)
     #[arg(long = "interface", value_name = "IF", env = "ROADSTEAD_INTERFACE", value_delimiter = ',')]
     interfaces: Vec<String>,
+    /// Announce on no interface whose name matches this expression, whatever else is said (repeatable). Where no
+    /// --interface is named, `MetalLB`'s usual patterns or those of the ConfigMap metallb-excludel2 hold beside it
+    #[arg(long = "exclude-interface", value_name = "REGEX", env = "ROADSTEAD_EXCLUDE_INTERFACE")]
+    excluded_interfaces: Vec<String>,
     /// Another speaker, or this one, whose name is passed over (repeatable; default: this node is alone)
     #[arg(long = "peer", value_name = "NAME=ADDR[:PORT]", env = "ROADSTEAD_PEER", value_delimiter = ',')]
     peers: Vec<PeerAddress>,
@@ -136,8 +142,13 @@ fn start_engine(
     }
     let key = flags.key_file.as_deref().map(read_key).transpose()?;
     let others: Vec<PeerAddress> = flags.peers.iter().filter(|peer| peer.name != node).cloned().collect();
-    let mut ports = Ports::new(flags.interfaces.clone());
-    ports.rescan()?;
+    // Before the first look, so that no change falls between.
+    let watch = Watch::open().inspect_err(|error| {
+        warn!(%error, "cannot hear of changes of interfaces; looks at them once a second");
+    });
+    let selection = Selection::new(flags.interfaces.clone(), &flags.excluded_interfaces);
+    let mut ports = Ports::new(selection.context("--exclude-interface is no regular expression")?);
+    ports.rescan(Seen::default())?;
     let peers = if others.is_empty() {
         None
     } else {
@@ -156,6 +167,7 @@ fn start_engine(
         origin: Instant::now(),
         peers,
         ports,
+        watch: watch.ok(),
         metrics: metrics.clone(),
     })
 }

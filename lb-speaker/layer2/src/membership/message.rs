@@ -1,8 +1,8 @@
-//! The heartbeat on the wire: at most 322 bytes, and authenticated as a whole when the speakers share a key.
+//! The heartbeat on the wire: at most 707 bytes, and authenticated as a whole when the speakers share a key.
 //!
 //! `"RSSP"`, version, phase, boot (8 bytes), sequence (8 bytes), heals (4 bytes), digest of the table (8 bytes), the part
-//! of a table that is asked for (2 bytes), length of the name, name, then 32 bytes of HMAC-SHA256 over all before them if
-//! there is a key. Numbers are in network byte order.
+//! of a table that is asked for (2 bytes), length of the name, name, number of hardware addresses, these (6 bytes each),
+//! then 32 bytes of HMAC-SHA256 over all before them if there is a key. Numbers are in network byte order.
 
 use std::fmt;
 
@@ -10,11 +10,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 const MAGIC: [u8; 4] = *b"RSSP";
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 const TAG_LENGTH: usize = 32;
 
 /// The longest node name: that of a DNS name.
 pub const MAX_NAME: usize = 253;
+/// The most hardware addresses that a node tells of.
+pub(super) const MAX_STATIONS: usize = 64;
 /// The longest datagram, a part of a table; a receiver needs no larger buffer.
 pub const MAX_DATAGRAM: usize = 1232;
 
@@ -75,6 +77,8 @@ pub(super) struct Message<'a> {
     /// The part of the receiver's table that the sender would have, counted from 1; 0 for none.
     pub(super) asks: u16,
     pub(super) name: &'a str,
+    /// The hardware addresses with which the sender announces.
+    pub(super) stations: &'a [[u8; 6]],
 }
 
 impl<'a> Message<'a> {
@@ -90,7 +94,9 @@ impl<'a> Message<'a> {
         let (boot, sequence) = (self.boot.to_be_bytes(), self.sequence.to_be_bytes());
         let (heals, digest, asks) = (self.heals.to_be_bytes(), self.digest.to_be_bytes(), self.asks.to_be_bytes());
         let head = [&MAGIC[..], &[VERSION, phase], &boot, &sequence, &heals, &digest, &asks].concat();
-        let mut bytes = [&head[..], &[length], name].concat();
+        let stations = self.stations.get(..MAX_STATIONS).unwrap_or(self.stations);
+        let count = u8::try_from(stations.len()).unwrap_or(u8::MAX);
+        let mut bytes = [&head[..], &[length], name, &[count], stations.as_flattened()].concat();
         if let Some(key) = key {
             let tag = key.tag(&bytes);
             bytes.extend(tag);
@@ -119,6 +125,8 @@ impl<'a> Message<'a> {
         let (asks, rest) = rest.split_first_chunk().ok_or(malformed)?;
         let (length, rest) = rest.split_first().ok_or(malformed)?;
         let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or(malformed)?;
+        let (count, rest) = rest.split_first().ok_or(malformed)?;
+        let (stations, rest) = rest.split_at_checked(usize::from(*count) * 6).ok_or(malformed)?;
         if key.is_none() && rest.len() == TAG_LENGTH {
             return Err(MessageError::NotAuthentic);
         }
@@ -134,7 +142,8 @@ impl<'a> Message<'a> {
         let name = std::str::from_utf8(name).map_err(|_| malformed)?;
         let (boot, sequence) = (u64::from_be_bytes(*boot), u64::from_be_bytes(*sequence));
         let (heals, digest) = (u32::from_be_bytes(*heals), u64::from_be_bytes(*digest));
-        Ok(Self { phase, boot, sequence, heals, digest, asks: u16::from_be_bytes(*asks), name })
+        let (asks, (stations, _)) = (u16::from_be_bytes(*asks), stations.as_chunks());
+        Ok(Self { phase, boot, sequence, heals, digest, asks, name, stations })
     }
 }
 
@@ -150,23 +159,31 @@ pub(super) fn authentic<'a>(bytes: &'a [u8], key: &Key) -> Result<&'a [u8], Mess
 mod tests {
     use super::*;
 
-    const MESSAGE: Message<'_> =
-        Message { phase: Phase::Alive, boot: 0x0102, sequence: 3, heals: 4, digest: 5, asks: 6, name: "n1" };
+    const MESSAGE: Message<'_> = Message {
+        phase: Phase::Alive,
+        boot: 0x0102,
+        sequence: 3,
+        heals: 4,
+        digest: 5,
+        asks: 6,
+        name: "n1",
+        stations: &[*b"\x02abcde"],
+    };
 
     #[test]
     fn a_message_is_byte_exact_and_read_back() {
         let bytes = MESSAGE.encode(None);
         assert_eq!(
             bytes,
-            *b"RSSP\x02\x01\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\0\0\0\0\0\0\0\x05\0\x06\x02n1"
+            *b"RSSP\x03\x01\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\0\0\0\0\0\0\0\x05\0\x06\x02n1\x01\x02abcde"
         );
         assert_eq!(Message::decode(&bytes, None), Ok(MESSAGE));
         let key = Key::new(b"secret");
         let signed = MESSAGE.encode(Some(&key));
         assert_eq!(signed.len(), bytes.len() + 32);
         assert_eq!(Message::decode(&signed, Some(&key)), Ok(MESSAGE));
-        let longest = Message { name: &"n".repeat(MAX_NAME), ..MESSAGE }.encode(Some(&key));
-        assert_eq!(longest.len(), 322);
+        let longest = Message { name: &"n".repeat(MAX_NAME), stations: &[[2; 6]; 70], ..MESSAGE }.encode(Some(&key));
+        assert_eq!(longest.len(), 707, "of more than 64 addresses the first 64 are told");
         assert!(longest.len() <= MAX_DATAGRAM);
         assert!(Message::decode(&longest, Some(&key)).is_ok());
     }
@@ -196,12 +213,14 @@ mod tests {
         let cases = [
             (Vec::new(), MessageError::Malformed),
             (changed(0, b'X'), MessageError::Malformed),
-            (changed(4, 1), MessageError::Version(1)),
+            (changed(4, 2), MessageError::Version(2)),
             (changed(5, 3), MessageError::Malformed),
             (changed(36, 3), MessageError::Malformed),
             (changed(36, 1), MessageError::Malformed),
             (changed(36, 0), MessageError::Malformed),
             (changed(37, 0xff), MessageError::Malformed),
+            (changed(39, 0), MessageError::Malformed),
+            (changed(39, 2), MessageError::Malformed),
         ];
         for (bytes, error) in cases {
             assert_eq!(Message::decode(&bytes, None), Err(error), "{bytes:02x?}");

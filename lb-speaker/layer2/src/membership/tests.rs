@@ -308,3 +308,19 @@ fn tables_that_differ_for_long_are_told_and_the_lowest_name_is_right() {
     world.run(100);
     assert!(disagree(&world, "a").is_empty() && disagree(&world, "c").is_empty());
 }
+
+#[test]
+fn a_peer_is_known_by_the_hardware_addresses_that_it_told_last() {
+    let (ours, theirs) = (Mac([2, 0, 0, 0, 0, 1]), [Mac([2, 0, 0, 0, 0, 2]), Mac([2, 0, 0, 0, 0, 3])]);
+    let member = |name: &str, other: &str| Membership::new(name, 1, [other.to_owned()], None, Duration::ZERO);
+    let (mut a, mut b) = (member("a", "b"), member("b", "a"));
+    a.set_stations([ours]);
+    let known = |a: &Membership| theirs.map(|mac| a.is_peers_station(mac));
+    for told in [[true, true], [false, true], [false, false]] {
+        b.set_stations(theirs.into_iter().zip(told).filter_map(|(mac, told)| told.then_some(mac)));
+        let heartbeat = b.leave();
+        a.receive(Duration::ZERO, &heartbeat, |_| true).unwrap();
+        assert_eq!(known(&a), told);
+    }
+    assert!(!a.is_peers_station(ours));
+}
