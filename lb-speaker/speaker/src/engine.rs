@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) ports: Ports,
     /// `None` where the kernel does not tell of changes: then the interfaces are looked at in turns.
     pub(crate) watch: Option<Watch>,
+    /// How often addresses are announced unasked; `None` for only when they come here.
+    pub(crate) refresh: Option<Duration>,
     pub(crate) metrics: Metrics,
 }
 
@@ -87,6 +89,7 @@ impl Engine {
         let (waker, woken) = UnixStream::pair().context("cannot make the engine's wake-up socket")?;
         waker.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).context("cannot set up the socket")?;
         let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let schedule = Schedule::new(setup.refresh);
         let mut turn = Turn {
             setup,
             inbox: Arc::clone(&inbox),
@@ -94,7 +97,7 @@ impl Engine {
             desired: None,
             audible: BTreeMap::new(),
             silent: BTreeSet::new(),
-            schedule: Schedule::new(),
+            schedule,
             seen: Seen::default(),
             scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use prometheus::Registry;
-use roadstead_layer2::membership::{Key, MAX_NAME, Membership};
+use roadstead_layer2::{
+    announce::REFRESH,
+    membership::{Key, MAX_NAME, Membership},
+};
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
 use tokio::sync::watch;
@@ -50,6 +53,10 @@ pub(crate) struct RunFlags {
     /// File with the key, in hexadecimal, that all speakers share
     #[arg(long, value_name = "FILE", env = "ROADSTEAD_KEY_FILE")]
     key_file: Option<PathBuf>,
+    /// Seconds between two unasked announcements of an address, so that switches do not forget its port; 0 for none after
+    /// the burst with which it comes here
+    #[arg(long, value_name = "SECONDS", env = "ROADSTEAD_ANNOUNCE_INTERVAL", default_value_t = REFRESH.as_secs())]
+    announce_interval: u64,
     /// Who wins an address
     #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
     election: Election,
@@ -168,6 +175,7 @@ fn start_engine(
         peers,
         ports,
         watch: watch.ok(),
+        refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
         metrics: metrics.clone(),
     })
 }
