@@ -77,6 +77,8 @@ fn listener(port: u16) -> Result<TcpListener> {
 fn socket(port: u16, kind: Type, protocol: Protocol) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV6, kind, Some(protocol)).context("no socket")?;
     socket.set_only_v6(false)?;
+    // A host may serve addresses that no device of it has, by a route of type local: answers come from those too.
+    socket.set_freebind_v6(true)?;
     if kind == Type::STREAM {
         // A restarted server does not wait for the connections of its predecessor to be forgotten.
         socket.set_reuse_address(true)?;

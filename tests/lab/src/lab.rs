@@ -141,6 +141,45 @@ impl Lab {
         fs::remove_file(self.manifests.join(file)).with_context(|| format!("could not remove {file}"))
     }
 
+    /// Cuts a node's cable: its `eth0` loses its carrier at once, as where a port of the switch is switched off.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn cut(&self, node: &Node) -> Result<()> {
+        self.set_cable(node, "down")
+    }
+
+    /// Mends a node's cable, and waits until it carries frames.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn mend(&self, node: &Node) -> Result<()> {
+        self.set_cable(node, "up")?;
+        node.host().network().wait_running(&["eth0"])
+    }
+
+    fn set_cable(&self, node: &Node, state: &str) -> Result<()> {
+        let line = format!("link set {} {state}", node.name());
+        ip::batch(Some(&self.ground.id.namespace(topology::SEGMENT)), &[line])
+    }
+
+    /// Adds a host to the segment that is neither a node nor the client: what it asks teaches the client nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where it has been made before.
+    pub fn add_bystander(&self) -> Result<Place> {
+        let (name, number) = topology::BYSTANDER;
+        let namespace = self.ground.id.namespace(name);
+        ip::batch(None, &[format!("netns add {namespace}")])?;
+        Namespace::open(&namespace)?.set_parameters(topology::PARAMETERS)?;
+        self.join_segment(SegmentPort { place: name, number })?;
+        Namespace::open(&namespace)?.wait_running(&["eth0"])?;
+        station(&self.ground, name, number, &self.ground.cgroup.join(name))
+    }
+
     /// Joins a namespace of the lab to the segment, with the addresses that its number gives.
     pub(crate) fn join_segment(&self, port: SegmentPort) -> Result<()> {
         let id = self.ground.id;

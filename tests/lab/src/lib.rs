@@ -38,10 +38,12 @@ mod namespace;
 mod neighbour;
 mod node;
 mod place;
+mod priority;
 pub mod probe;
 mod process;
 mod programs;
 mod topology;
+mod vigil;
 mod wait;
 
 pub use capture::{Capture, Frame};
@@ -57,4 +59,5 @@ pub use probe::{Answer, DatagramsReport, HoldReport, LoadReport, Probe, Running}
 pub use process::Process;
 pub use programs::find as program;
 pub use topology::{Capturing, Topology};
+pub use vigil::{Log, Review, Vigil};
 pub use wait::{wait_for, wait_until};

@@ -76,13 +76,13 @@ pub fn who_has(place: &Place, address: IpAddr, window: Duration) -> Result<BTree
     })?
 }
 
-fn arp_request(asker: Mac, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp_request(asker: Mac, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     let ethernet = ethernet(Mac::BROADCAST, asker, frames::ARP);
     let head = [0, 1, 0x08, 0, 6, 4, 0, 1];
     [&ethernet, head.as_slice(), &asker.0, &from.octets(), &[0; 6], &to.octets()].concat()
 }
 
-fn arp_answer(frame: &[u8], asked: Ipv4Addr) -> Option<Mac> {
+pub(crate) fn arp_answer(frame: &[u8], asked: Ipv4Addr) -> Option<Mac> {
     const REPLY: [u8; 2] = [0, 2];
     let arp = frame.get(14..)?;
     let is_answer = frame.get(12..14)? == frames::ARP.to_be_bytes()
@@ -91,7 +91,7 @@ fn arp_answer(frame: &[u8], asked: Ipv4Addr) -> Option<Mac> {
     if is_answer { mac(arp.get(8..14)?) } else { None }
 }
 
-fn neighbour_solicitation(asker: Mac, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn neighbour_solicitation(asker: Mac, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
     let [.., x, y, z] = to.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(x), u16::from_be_bytes([y, z]));
     let mut message = [[135, 0, 0, 0, 0, 0, 0, 0].as_slice(), &to.octets(), &[1, 1], &asker.0].concat();
@@ -102,7 +102,7 @@ fn neighbour_solicitation(asker: Mac, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
     [ethernet.as_slice(), &ip, &from.octets(), &group.octets(), &message].concat()
 }
 
-fn neighbour_answer(frame: &[u8], asked: Ipv6Addr) -> Option<Mac> {
+pub(crate) fn neighbour_answer(frame: &[u8], asked: Ipv6Addr) -> Option<Mac> {
     const ADVERTISEMENT: u8 = 136;
     const TARGET_OPTION: [u8; 2] = [2, 1];
     let ip = frame.get(14..)?;

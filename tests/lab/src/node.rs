@@ -155,6 +155,16 @@ impl Node {
         Ok(command)
     }
 
+    /// Kills everything that runs on the node and in its pods at once (SIGKILL), as where its power goes.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel cannot kill a control group: `cgroup.kill` is there from 5.14 on.
+    pub fn kill_all(&self) -> Result<()> {
+        let file = self.cgroup_root.join("cgroup.kill");
+        fs::write(&file, "1").with_context(|| format!("could not write {}", file.display()))
+    }
+
     /// Starts a daemon with the flags that every lab needs. It is not waited for.
     ///
     /// # Errors

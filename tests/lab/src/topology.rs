@@ -11,6 +11,8 @@ pub(crate) const SEGMENT: &str = "segment";
 pub(crate) const SEGMENT_BRIDGE: &str = "br0";
 /// The client's name, and its number on the segment.
 pub(crate) const CLIENT: (&str, u16) = ("client", 100);
+/// A second host that is no node, where a test adds one.
+pub(crate) const BYSTANDER: (&str, u16) = ("bystander", 110);
 /// The number of the first pod of each node.
 pub(crate) const FIRST_POD: u16 = 11;
 
