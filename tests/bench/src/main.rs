@@ -10,6 +10,7 @@
 
 mod agent;
 mod clock;
+mod failover;
 mod ingress;
 mod load;
 mod machine;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::failover::FailoverFlags;
 use crate::ingress::IngressFlags;
 use crate::packets::PacketsFlags;
 use crate::plan::ServiceFlags;
@@ -53,6 +55,8 @@ enum Command {
     Service(ServiceFlags),
     /// Requests through the proxy beside nginx, HAProxy and Envoy
     Ingress(IngressFlags),
+    /// Addresses that move from node to node, beside keepalived
+    Failover(FailoverFlags),
     /// One connection after the other to an address; prints their times
     #[command(hide = true)]
     Connect(ConnectFlags),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Packets(flags) => packets::run(flags),
         Command::Watch(flags) => worker::watch::run(flags),
         Command::Ingress(flags) => ingress::run(flags),
+        Command::Failover(flags) => failover::run(flags),
         Command::Endpoint(flags) => worker::http::endpoint::run(flags),
         Command::Handshakes(flags) => worker::http::handshakes::run(flags),
         Command::Pace(flags) => worker::http::pace::run(flags),

@@ -10,15 +10,20 @@ use crate::{host, process, setup, workspace};
 /// A benchmark that there is.
 struct Benchmark {
     name: &'static str,
-    /// The package of the daemon that it measures.
-    daemon: &'static str,
+    /// The packages of the daemons that it measures, and of what it starts beside them.
+    packages: &'static [&'static str],
     /// Installs what it measures beside, and adds the flags that tell where that is.
     install_peers: fn(&mut Command) -> Result<()>,
 }
 
-const BENCHMARKS: [Benchmark; 2] = [
-    Benchmark { name: "service", daemon: "roadstead-agent", install_peers: |_| setup::install_service_peers() },
-    Benchmark { name: "ingress", daemon: "roadstead-proxy", install_peers: install_ingress_peers },
+const BENCHMARKS: [Benchmark; 3] = [
+    Benchmark { name: "service", packages: &["roadstead-agent"], install_peers: |_| setup::install_service_peers() },
+    Benchmark { name: "ingress", packages: &["roadstead-proxy"], install_peers: install_ingress_peers },
+    Benchmark {
+        name: "failover",
+        packages: &["roadstead-speaker", "roadstead-agent", "roadstead-lab"],
+        install_peers: |_| setup::install_failover_peers(),
+    },
 ];
 
 /// `cargo xtask bench NAME [FLAGS]`. Returns only where it fails: the benchmark takes this process over.
@@ -37,7 +42,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let mut build = workspace::cargo();
     build.args(["build", "--profile", workspace::SHIPPED_PROFILE, "--bins"]);
-    process::run(build.args(["--package", benchmark.daemon, "--package", "roadstead-bench"]))?;
+    for package in benchmark.packages {
+        build.args(["--package", package]);
+    }
+    process::run(build.args(["--package", "roadstead-bench"]))?;
     let typed = format!("cargo xtask bench {}", arguments.join(" "));
     command.args(["--command", typed.trim_end()]);
     command.env("ROADSTEAD_BIN_DIR", workspace::shipped_dir()).env("PATH", workspace::path_with_sbin());

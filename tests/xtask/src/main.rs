@@ -30,6 +30,8 @@ cargo xtask COMMAND
                    target/bench
   bench ingress [--quick] [--only PART,...]
                    the same for the proxy beside nginx, HAProxy and Envoy; parts: load, rate, routes, idle, updates
+  bench failover [--quick] [--only CASE,...] [--rounds N] [--kills N] [--nodes N]
+                   the same for addresses that move, beside keepalived; cases: node, link, kill, drain
   lint             formatting and clippy, without warnings
   ci               what .ci/run runs: lint, then test";
 

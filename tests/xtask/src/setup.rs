@@ -87,12 +87,22 @@ pub(crate) fn install_service_peers() -> Result<()> {
     apt::install(&SERVICE_PEERS).map(drop)
 }
 
-/// Installs the peers of `bench ingress` where they are missing. Debian starts nginx and HAProxy as services when they are
-/// installed; nobody asked for those.
+/// Installs the peers of `bench ingress` where they are missing.
 pub(crate) fn install_ingress_peers() -> Result<()> {
     apt::install(&INGRESS_PEERS)?;
-    for service in ["nginx", "haproxy"] {
-        if apt::install(&[service])? && fs::exists("/run/systemd/system").unwrap_or(false) {
+    install_services(&["nginx", "haproxy"])
+}
+
+/// Installs the peer of `bench failover`, and `chrt`, where they are missing.
+pub(crate) fn install_failover_peers() -> Result<()> {
+    apt::install(&["util-linux"])?;
+    install_services(&["keepalived"])
+}
+
+/// Debian starts these as services when they are installed; nobody asked for those.
+fn install_services(services: &[&str]) -> Result<()> {
+    for service in services {
+        if apt::install(&[*service])? && fs::exists("/run/systemd/system").unwrap_or(false) {
             process::run(process::as_root("systemctl").args(["disable", "--now", "--quiet", service]))?;
         }
     }

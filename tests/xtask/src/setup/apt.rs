@@ -88,6 +88,7 @@ fn is_there(package: &str) -> bool {
         "util-linux" => starts("chrt") && starts("prlimit"),
         "nginx" => process::starts("nginx", "-v"),
         "haproxy" => process::starts("haproxy", "-v"),
+        "keepalived" => starts("keepalived"),
         "wrk" => process::starts("wrk", "-v"),
         "nghttp2-client" => starts("h2load"),
         "python3-pip" => process::answer("python3", &["-m", "pip", "--version"]).is_some(),
