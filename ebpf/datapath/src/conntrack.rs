@@ -34,6 +34,15 @@ impl Clock {
     }
 }
 
+/// Whether a client that was last seen then keeps its backend; all in units of the programs' clock. It may have been seen
+/// after `now`: another CPU has served it since this one read the clock.
+#[inline(always)]
+#[must_use]
+pub fn keeps_backend(last_seen: u32, now: u32, timeout: u32) -> bool {
+    let age = now.wrapping_sub(last_seen).cast_signed();
+    age < 0 || age.cast_unsigned() <= timeout
+}
+
 /// Seconds without a packet after which a flow is forgotten.
 pub mod timeout {
     /// TCP, handshake not finished: no answer, or none that the client has acknowledged.
@@ -120,6 +129,17 @@ mod tests {
         ];
         for (protocol, forward, reply, expected) in cases {
             assert_eq!(lifetime(protocol, forward, reply), expected, "{protocol} {forward:#x} {reply:#x}");
+        }
+    }
+
+    #[test]
+    fn a_client_keeps_its_backend_for_the_timeout_and_across_clocks() {
+        let wrapped = u32::MAX;
+        // Last seen, now, kept with a timeout of 5.
+        let cases =
+            [(10, 10, true), (10, 15, true), (10, 16, false), (11, 10, true), (wrapped, 4, true), (0, wrapped, true)];
+        for (last_seen, now, expected) in cases {
+            assert_eq!(keeps_backend(last_seen, now, 5), expected, "{last_seen} {now}");
         }
     }
 

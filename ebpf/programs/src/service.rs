@@ -5,7 +5,7 @@ use roadstead_abi::{
     Addr, Affinity, AffinityKey, Backend, Be16, DropReason, EndpointSet, NodeConfig, RangeData, SlotRange, SvcKey,
     SvcValue, network, node_address, scope,
 };
-use roadstead_datapath::{select, verdict::Origin};
+use roadstead_datapath::{conntrack as timing, select, verdict::Origin};
 
 use crate::{
     conntrack,
@@ -166,7 +166,7 @@ fn last_backend(
 ) -> Option<(u32, &'static Backend)> {
     // SAFETY: the value is copied out at once.
     let last = unsafe { AFFINITY.get(client) }.copied()?;
-    if now.wrapping_sub(last.last_seen) > found.affinity || !is_member(set.members, last.backend) {
+    if !timing::keeps_backend(last.last_seen, now, found.affinity) || !is_member(set.members, last.backend) {
         return None;
     }
     Some((last.backend, BACKENDS.get(last.backend)?))

@@ -55,6 +55,7 @@ impl<'a> Run<'a> {
     /// Compares; the entry that forwarded the packet is returned.
     pub(crate) fn compare(&mut self, sent: &Sent, label: &str) -> (Seen, Option<CtEntry>) {
         let ground = &mut *self.ground;
+        ground.now();
         let explained = explain::packet(&ground.view, &ground.routes, sent.hook, &sent.packet).unwrap();
         let before = frame(&sent.packet, mac(sent, ground.devices));
         let name = match sent.hook {

@@ -75,6 +75,7 @@ pub(crate) fn compare(seed: u64, states: u64, calls: u64) {
         for step in 0..calls {
             let call = random_call(&mut random, own);
             let label = format!("seed {seed} state {number} call {step}: {call:?}");
+            ground.now();
             let explained = explain::connect(&ground.view, &call).unwrap();
             // A machine that stands still for a while loses the lease.
             tracer.renew().unwrap();

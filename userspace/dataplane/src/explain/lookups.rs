@@ -163,7 +163,9 @@ fn last_backend(
     client: &AffinityKey,
 ) -> Result<Option<u32>, ViewError> {
     let Some(last) = view.affinity(client)? else { return Ok(None) };
-    if view.now().wrapping_sub(last.last_seen) > found.affinity || !is_member(view, set.members, last.backend)? {
+    if !timing::keeps_backend(last.last_seen, view.now(), found.affinity)
+        || !is_member(view, set.members, last.backend)?
+    {
         return Ok(None);
     }
     Ok(view.backend(last.backend)?.map(|_| last.backend))
