@@ -3,9 +3,9 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use roadstead_model::{
-    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressClass,
-    IngressPath, IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Service,
-    ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Host, Ingress, IngressBackend,
+    IngressClass, IngressPath, IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol,
+    Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use crate::{Facts, Scheme, Variable, normalise, request_host};
@@ -85,6 +85,7 @@ pub(crate) fn service(snapshot: &mut Snapshot, text: &str, port_name: &str, numb
         selector: BTreeMap::new(),
         cluster_ips: Vec::new(),
         ip_families: vec![IpFamily::V4, IpFamily::V6],
+        family_policy: FamilyPolicy::SingleStack,
         ports: vec![port],
         external_ips: Vec::new(),
         external_policy: TrafficPolicy::Cluster,

@@ -70,7 +70,8 @@ fn backend_key(service: &Service) -> Option<&Labels> {
     (service.external_policy == TrafficPolicy::Local).then_some(&service.selector)
 }
 
-fn sharing_conflict(service: &Service, holder: &Service, ip: IpAddr) -> Option<Reason> {
+/// Why the two Services cannot hold the address together.
+pub(crate) fn sharing_conflict(service: &Service, holder: &Service, ip: IpAddr) -> Option<Reason> {
     let by = holder.meta.name.clone();
     let key = sharing_key(service);
     if key.is_none() || key != sharing_key(holder) {

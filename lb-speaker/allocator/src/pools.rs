@@ -1,13 +1,19 @@
 //! The pools: their order, whom they admit, and the search for an address in one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use roadstead_model::{AddressRange, IpAddressPool, IpFamily, Labels, ObjectName, Service, Snapshot};
 
-use crate::{Allocation, PoolUsage, ledger::Ledger, reason::Reason, request::Request};
+use crate::{
+    Allocation,
+    ledger::Ledger,
+    reason::Reason,
+    request::Request,
+    usage::{PoolUsage, usage},
+};
 
 /// How far the search for a free address has come in each range of each pool. Within a run addresses are only taken, so
 /// what lies before the cursor is taken for good; without it a full pool would cost quadratic time.
@@ -23,9 +29,7 @@ pub(crate) struct Pools<'a> {
 #[must_use]
 pub fn pool_of<'a>(snapshot: &'a Snapshot, service: &Service, ip: IpAddr) -> Option<&'a IpAddressPool> {
     let pools = Pools::new(snapshot);
-    let serving = pools.serving(service);
-    let rest = pools.admitting(service).filter(|pool| !serving.contains(pool));
-    let found = serving.iter().copied().chain(rest).find(|pool| pools.offers(*pool, ip))?;
+    let found = pools.holding(service).into_iter().find(|pool| pools.offers(*pool, ip))?;
     pools.pools.get(found).copied()
 }
 
@@ -61,13 +65,20 @@ impl<'a> Pools<'a> {
         self.pools.iter().enumerate().filter(move |(_, pool)| admits(pool)).map(|(position, _)| position)
     }
 
-    /// Automatic pools that admit the Service: those made for its namespace or labels first, then those for everybody.
-    /// A pool with nothing but a priority is for everybody (MetalLB would never assign from it).
-    pub(crate) fn serving(&self, service: &Service) -> Vec<usize> {
+    /// Automatic pools that admit the Service, in two ranks: those made for its namespace or labels, then those for
+    /// everybody. A pool with nothing but a priority is for everybody (MetalLB would never assign from it).
+    pub(crate) fn serving(&self, service: &Service) -> [Vec<usize>; 2] {
         let automatic = |position: &usize| self.pools.get(*position).is_some_and(|pool| pool.auto_assign);
-        let mut serving: Vec<usize> = self.admitting(service).filter(automatic).collect();
-        serving.sort_by_key(|position| self.pools.get(*position).is_some_and(|pool| !is_pinned(pool)));
-        serving
+        let pinned = |position: &usize| self.pools.get(*position).is_some_and(|pool| is_pinned(pool));
+        let (pinned, rest) = self.admitting(service).filter(automatic).partition(pinned);
+        [pinned, rest]
+    }
+
+    /// Pools that an address of the Service may come from: those that serve it by themselves, then the others that admit it.
+    pub(crate) fn holding(&self, service: &Service) -> Vec<usize> {
+        let serving: Vec<usize> = self.serving(service).into_iter().flatten().collect();
+        let rest: Vec<usize> = self.admitting(service).filter(|pool| !serving.contains(pool)).collect();
+        serving.into_iter().chain(rest).collect()
     }
 
     fn admits(&self, pool: &IpAddressPool, service: &Service) -> bool {
@@ -131,17 +142,7 @@ impl<'a> Pools<'a> {
     }
 
     pub(crate) fn usage(&self, allocation: &Allocation) -> BTreeMap<ObjectName, PoolUsage> {
-        let mut held: BTreeMap<&ObjectName, BTreeSet<IpAddr>> = BTreeMap::new();
-        for assignment in allocation.services.values() {
-            if let Some(pool) = &assignment.pool {
-                held.entry(pool).or_default().extend(&assignment.ips);
-            }
-        }
-        let usage = |pool: &&IpAddressPool| {
-            let in_use = held.get(&pool.meta.name).map_or(0, |ips| ips.len() as u128);
-            (pool.meta.name.clone(), PoolUsage { capacity: capacity(pool), in_use })
-        };
-        self.pools.iter().map(usage).collect()
+        usage(self.pools.iter().copied(), allocation)
     }
 }
 
@@ -174,25 +175,7 @@ fn first_free(range: &AddressRange, cursor: &mut u128, avoid: bool, ledger: &Led
     None
 }
 
-/// Addresses that may be assigned: overlapping ranges of one pool are counted once each, as MetalLB does.
-fn capacity(pool: &IpAddressPool) -> u128 {
-    let size = |range: &AddressRange| {
-        let all = (number(range.last()) - number(range.first())).saturating_add(1);
-        all - if pool.avoid_buggy_ips { buggy_count(range) } else { 0 }
-    };
-    pool.addresses.iter().map(size).fold(0, u128::saturating_add)
-}
-
-fn buggy_count(range: &AddressRange) -> u128 {
-    if range.family() == IpFamily::V6 {
-        return 0;
-    }
-    // Numbers below `end` whose last byte is 0, and those whose last byte is 255.
-    let below = |end: u128| end.div_ceil(256) + end / 256;
-    below(number(range.last()) + 1) - below(number(range.first()))
-}
-
-fn number(ip: IpAddr) -> u128 {
+pub(crate) fn number(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(u32::from(ip)),
         IpAddr::V6(ip) => u128::from(ip),

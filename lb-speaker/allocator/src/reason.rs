@@ -10,9 +10,33 @@ pub enum Reason {
     /// `loadBalancerClass` names another controller.
     #[error("loadBalancerClass {0} belongs to another controller")]
     OtherClass(String),
+    /// The Service has no `loadBalancerClass`, and this speaker serves a class that the operator named.
+    #[error("has no loadBalancerClass, and this speaker serves a class")]
+    NoClass,
     /// The Service is headless, or its cluster address is not assigned yet.
     #[error("the Service has no cluster address")]
     NoClusterIp,
+    /// `ipFamilyPolicy: RequireDualStack` with the cluster address of one family alone.
+    #[error("ipFamilyPolicy is RequireDualStack, but the Service has cluster addresses of one family only")]
+    NeedsTwoClusterIps,
+    /// `ipFamilyPolicy: RequireDualStack`, and only one family is held.
+    #[error("ipFamilyPolicy is RequireDualStack, but only one address is held")]
+    NeedsBoth,
+    /// The address held is of no family that the Service has.
+    #[error("the Service is of {}", list(.families))]
+    OtherFamilies {
+        /// Families of the Service's cluster addresses.
+        families: Vec<IpFamily>,
+    },
+    /// Other addresses are asked for than those that are held.
+    #[error("other addresses are requested")]
+    OthersRequested,
+    /// The request for addresses cannot be read.
+    #[error("{0}")]
+    BadRequest(String),
+    /// More than two addresses were asked for.
+    #[error("{0} addresses are requested, and a Service has at most one of each family")]
+    TooMany(usize),
     /// What it holds cannot be judged while a part of the configuration cannot be read.
     #[error("its address is kept, but not announced, until the errors of the configuration are mended")]
     Withheld,
@@ -39,11 +63,11 @@ pub enum Reason {
         /// Families of the Service's cluster addresses.
         service: Vec<IpFamily>,
     },
-    /// The address asked for lies in no pool.
-    #[error("the requested address {0} is in no pool")]
+    /// The address held or asked for lies in no pool.
+    #[error("address {0} is in no pool")]
     InNoPool(IpAddr),
     /// The address asked for does not lie in the pool asked for.
-    #[error("the requested address {ip} is not in pool {pool}")]
+    #[error("address {ip} is not in pool {pool}, which is requested")]
     NotInPool {
         /// The address asked for.
         ip: IpAddr,
@@ -51,7 +75,7 @@ pub enum Reason {
         pool: String,
     },
     /// The pool leaves the address out: `avoidBuggyIPs`.
-    #[error("the requested address {ip} ends in .0 or .255, which pool {pool} avoids (avoidBuggyIPs)")]
+    #[error("address {ip} ends in .0 or .255, which pool {pool} avoids (avoidBuggyIPs)")]
     Buggy {
         /// The address asked for.
         ip: IpAddr,
@@ -59,7 +83,7 @@ pub enum Reason {
         pool: String,
     },
     /// Each of two addresses is in some pool, but no pool has both.
-    #[error("the requested addresses are not in one pool")]
+    #[error("the addresses are not in one pool")]
     NotInOnePool,
     /// Another Service has the address, and one of the two has no sharing key or another one.
     #[error("address {ip} is in use by {by}, which does not share it under the same key")]
@@ -95,6 +119,12 @@ pub enum Reason {
         /// The families asked for.
         families: Vec<IpFamily>,
         /// The pools that would serve.
+        pools: Vec<String>,
+    },
+    /// Both families are needed from one pool, and no pool has a free address of each.
+    #[error("no free IPv4 address together with an IPv6 address in pool {}", .pools.join(", "))]
+    NoPair {
+        /// The pools with ranges of both families.
         pools: Vec<String>,
     },
     /// Every address of the family is taken.

@@ -2,27 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use roadstead_model::{IpFamily, Service};
+use roadstead_model::{FamilyPolicy, IpFamily, Service};
 
-use crate::{is_ours, pools::Pools, reason::Reason};
+use crate::{classes::Classes, pools::Pools, reason::Reason};
 
 /// A Service that may be served, and by which pools.
 pub(crate) struct Request<'a> {
     pub(crate) service: &'a Service,
-    /// Families of the cluster addresses, in their order.
+    /// Families of the cluster addresses, in the order of preference.
     pub(crate) families: Vec<IpFamily>,
-    /// Pools to assign from, in the order to try.
-    pub(crate) serving: Vec<usize>,
+    /// Pools to assign from, rank by rank, in the order to try.
+    pub(crate) serving: Vec<Vec<usize>>,
     /// Pools that an address already held or asked for may come from: the serving ones first, then those that do not
     /// assign by themselves.
     pub(crate) holding: Vec<usize>,
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(service: &'a Service, pools: &Pools<'_>) -> Result<Self, Reason> {
+    pub(crate) fn new(service: &'a Service, pools: &Pools<'_>, classes: &Classes) -> Result<Self, Reason> {
         let spec = &service.load_balancer;
-        if !is_ours(service) {
-            return Err(Reason::OtherClass(spec.class.clone().unwrap_or_default()));
+        if !classes.serve(service) {
+            return Err(spec.class.clone().map_or(Reason::NoClass, Reason::OtherClass));
         }
         let families = families(service);
         if families.is_empty() {
@@ -31,11 +31,12 @@ impl<'a> Request<'a> {
         if pools.is_empty() {
             return Err(Reason::NoPools);
         }
+        if families.len() < 2 && service.family_policy == FamilyPolicy::RequireDualStack {
+            return Err(Reason::NeedsTwoClusterIps);
+        }
         check_requested(service, &families)?;
         let Some(name) = &spec.requested_pool else {
-            let serving = pools.serving(service);
-            let others = pools.admitting(service).filter(|pool| !serving.contains(pool));
-            let holding = serving.iter().copied().chain(others).collect();
+            let (serving, holding) = (pools.serving(service).into(), pools.holding(service));
             return Ok(Self { service, families, serving, holding });
         };
         let named = pools.named(name);
@@ -46,7 +47,7 @@ impl<'a> Request<'a> {
         if serving.is_empty() {
             return Err(Reason::PoolRefuses(name.clone()));
         }
-        Ok(Self { service, families, holding: serving.clone(), serving })
+        Ok(Self { service, families, holding: serving.clone(), serving: vec![serving] })
     }
 }
 
@@ -62,6 +63,9 @@ fn families(service: &Service) -> Vec<IpFamily> {
 
 fn check_requested(service: &Service, families: &[IpFamily]) -> Result<(), Reason> {
     let ips = &service.load_balancer.requested_ips;
+    if ips.len() > 2 {
+        return Err(Reason::TooMany(ips.len()));
+    }
     let mut requested = BTreeSet::new();
     for family in ips.iter().map(|ip| IpFamily::of(*ip)) {
         if !requested.insert(family) {

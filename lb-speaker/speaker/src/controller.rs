@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_allocator::{Reason, allocate_beside, is_ours, prior_of};
+use roadstead_allocator::{Classes, Reason, allocate_beside, prior_of};
 use roadstead_layer2::membership::Table;
 use roadstead_model::{ObjectName, Severity, Snapshot};
 use roadstead_sources::StatusWriter;
@@ -25,6 +25,7 @@ pub(crate) struct Controller {
     status: StatusWriter,
     record: PathBuf,
     metrics: Metrics,
+    classes: Classes,
     /// What was assigned last. It goes before the status in a snapshot, which may be older than the last write.
     assigned: Table,
     /// The Services that got addresses from this process: of those it knows what became of them.
@@ -36,7 +37,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(state_dir: &Path, metrics: Metrics) -> Self {
+    pub(crate) fn new(state_dir: &Path, classes: Classes, metrics: Metrics) -> Self {
         let record = state_dir.join("speaker-assigned.json");
         let assigned = match read(&record) {
             Ok(assigned) => assigned,
@@ -50,6 +51,7 @@ impl Controller {
             status: StatusWriter::new(state_dir),
             record,
             metrics,
+            classes,
             assigned,
             known: BTreeSet::new(),
             adopted: None,
@@ -71,7 +73,7 @@ impl Controller {
         }
         let prior = self.prior(snapshot);
         let held = self.held(snapshot, &prior);
-        let allocation = allocate_beside(snapshot, &prior, &held);
+        let allocation = allocate_beside(snapshot, &prior, &held, &self.classes);
         self.assigned = allocation.assigned();
         self.known.extend(self.assigned.keys().cloned());
         self.assigned.extend(held);
@@ -133,7 +135,7 @@ impl Controller {
             None => true,
             Some(service) => {
                 let wanted = &service.load_balancer.requested_ips;
-                is_ours(service) && !ips.iter().all(has_pool) && wanted.iter().all(|ip| ips.contains(ip))
+                self.classes.serve(service) && !ips.iter().all(has_pool) && wanted.iter().all(|ip| ips.contains(ip))
             }
         };
         let held = prior.iter().filter(|(name, ips)| !self.known.contains(*name) && unknown(name, ips));
@@ -207,7 +209,7 @@ mod tests {
         }
 
         fn start(&self) -> Controller {
-            Controller::new(self.folder.path(), Metrics::new(&Registry::new()).unwrap())
+            Controller::new(self.folder.path(), Classes::default(), Metrics::new(&Registry::new()).unwrap())
         }
 
         fn snapshot(&self) -> Snapshot {

@@ -89,8 +89,8 @@ impl Metrics {
         self.in_use.reset();
         for (pool, usage) in &allocation.pools {
             let saturated = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
-            self.capacity.with_label_values(&[&pool.name]).set(saturated(usage.capacity));
-            self.in_use.with_label_values(&[&pool.name]).set(saturated(usage.in_use));
+            self.capacity.with_label_values(&[&pool.name]).set(saturated(usage.capacity()));
+            self.in_use.with_label_values(&[&pool.name]).set(saturated(usage.in_use()));
         }
         let assigned = allocation.services.values().filter(|assignment| !assignment.ips.is_empty()).count();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use roadstead_allocator::{Allocation, prior_of};
+use roadstead_allocator::{Allocation, Classes, allocate_beside, prior_of};
 use roadstead_layer2::election::elect;
 use roadstead_model::ObjectName;
 use roadstead_sources::LoadOptions;
@@ -31,6 +31,9 @@ struct Manifests {
     /// The assignments before, as `allocate -o json` printed them (default: the Services' status)
     #[arg(long, value_name = "FILE")]
     previous: Option<PathBuf>,
+    /// Serve Services of this loadBalancerClass instead of those without a class, as `run` would
+    #[arg(long = "lb-class", value_name = "CLASS", env = "ROADSTEAD_LB_CLASS")]
+    lb_class: Option<String>,
     /// How to print
     #[arg(short, long, default_value = "table")]
     output: Output,
@@ -161,7 +164,7 @@ fn load(flags: &Manifests) -> anyhow::Result<Desired> {
         Some(path) => previous(path)?,
         None => prior_of(&snapshot),
     };
-    let allocation = roadstead_allocator::allocate(&snapshot, &prior);
+    let allocation = allocate_beside(&snapshot, &prior, &BTreeMap::new(), &Classes::new(flags.lb_class.clone()));
     Ok(Desired { snapshot, allocation })
 }
 

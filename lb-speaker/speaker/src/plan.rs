@@ -65,7 +65,7 @@ impl Desired {
 mod tests {
     use roadstead_allocator::Assignment;
     use roadstead_model::{
-        IpAddressPool, IpFamily, Labels, LoadBalancerSpec, Metadata, Service, ServiceKind, TrafficPolicy,
+        FamilyPolicy, IpAddressPool, IpFamily, Labels, LoadBalancerSpec, Metadata, Service, ServiceKind, TrafficPolicy,
     };
 
     use super::*;
@@ -82,6 +82,7 @@ mod tests {
             selector: Labels::new(),
             cluster_ips: Vec::new(),
             ip_families: vec![IpFamily::V4],
+            family_policy: FamilyPolicy::SingleStack,
             ports: Vec::new(),
             external_ips: Vec::new(),
             external_policy: TrafficPolicy::Cluster,

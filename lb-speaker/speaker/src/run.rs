@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use prometheus::Registry;
+use roadstead_allocator::Classes;
 use roadstead_layer2::{
     announce::REFRESH,
     membership::{Key, MAX_NAME, Membership},
@@ -57,6 +58,9 @@ pub(crate) struct RunFlags {
     /// the burst with which it comes here
     #[arg(long, value_name = "SECONDS", env = "ROADSTEAD_ANNOUNCE_INTERVAL", default_value_t = REFRESH.as_secs())]
     announce_interval: u64,
+    /// Serve Services of this loadBalancerClass instead of those without a class (roadstead.dev/speaker is always served)
+    #[arg(long = "lb-class", value_name = "CLASS", env = "ROADSTEAD_LB_CLASS")]
+    lb_class: Option<String>,
     /// Who wins an address
     #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
     election: Election,
@@ -98,7 +102,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let served = flags.telemetry.metrics_addr.map(serve).transpose()?;
     let source = roadstead_sources::start(&flags.source).context("cannot start the source")?;
     let mut snapshots = source.snapshots();
-    let mut controller = Controller::new(&flags.source.state_dir, metrics);
+    let mut controller = Controller::new(&flags.source.state_dir, Classes::new(flags.lb_class.clone()), metrics);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
     let mut adopted = adoption.clone();

@@ -23,9 +23,9 @@ use roadstead_dataplane::{
     reconcile::{Reconciler, Removal},
 };
 use roadstead_model::{
-    Endpoint, EndpointPort, EndpointSlice, IngressIpMode, IpFamily, Labels, LoadBalancerIngress, LoadBalancerSpec,
-    Metadata, ObjectName, Port, Protocol, Selection, Service, ServiceKind, ServicePort, SliceOrigin, Snapshot,
-    TargetPort, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, IngressIpMode, IpFamily, Labels, LoadBalancerIngress,
+    LoadBalancerSpec, Metadata, ObjectName, Port, Protocol, Selection, Service, ServiceKind, ServicePort, SliceOrigin,
+    Snapshot, TargetPort, TrafficPolicy,
 };
 
 const ENDPOINTS: u32 = 5;
@@ -130,6 +130,7 @@ fn service(number: u32, selection: Selection) -> Service {
         selector: Labels::new(),
         cluster_ips: vec![address(0x0a60_0000, number)],
         ip_families: vec![IpFamily::V4],
+        family_policy: FamilyPolicy::SingleStack,
         ports: vec![port],
         external_ips: vec![address(0xc633_0000, number)],
         external_policy: TrafficPolicy::Local,

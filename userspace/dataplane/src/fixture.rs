@@ -4,9 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use roadstead_datapath::conntrack::Clock;
 use roadstead_model::{
-    Endpoint, EndpointPort, EndpointSlice, IngressIpMode, IpFamily, Labels, LoadBalancerIngress, LoadBalancerSpec,
-    Metadata, Node, ObjectName, Port, Protocol, Selection, Service, ServiceKind, ServicePort, SliceOrigin, Snapshot,
-    TargetPort, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, IngressIpMode, IpFamily, Labels, LoadBalancerIngress,
+    LoadBalancerSpec, Metadata, Node, ObjectName, Port, Protocol, Selection, Service, ServiceKind, ServicePort,
+    SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use crate::frontends::{NodeView, Options};
@@ -37,6 +37,7 @@ pub(crate) fn service(name: &str) -> Service {
         selector: Labels::new(),
         cluster_ips: vec![ip("10.96.0.10"), ip("fd00:10:96::a")],
         ip_families: vec![IpFamily::V4, IpFamily::V6],
+        family_policy: FamilyPolicy::SingleStack,
         ports: vec![port("http", Protocol::Tcp, 80, Some(30_080))],
         external_ips: vec![],
         external_policy: TrafficPolicy::Cluster,

@@ -27,8 +27,8 @@ pub use pool::{AddressRange, AddressRangeError, IpAddressPool, L2Advertisement, 
 pub use problem::{ObjectRef, Place, Problem, Severity};
 pub use selector::{LabelSelector, Requirement};
 pub use service::{
-    IngressIpMode, LoadBalancerIngress, LoadBalancerSpec, Selection, Service, ServiceKind, ServicePort, TargetPort,
-    TrafficPolicy, UnknownSelection,
+    FamilyPolicy, IngressIpMode, LoadBalancerIngress, LoadBalancerSpec, Selection, Service, ServiceKind, ServicePort,
+    TargetPort, TrafficPolicy, UnknownSelection,
 };
 pub use snapshot::Snapshot;
 

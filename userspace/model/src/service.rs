@@ -21,6 +21,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.ipFamilies`, one or two, the first is the primary one.
     pub ip_families: Vec<IpFamily>,
+    /// `spec.ipFamilyPolicy`.
+    pub family_policy: FamilyPolicy,
     /// `spec.ports`, names and (protocol, port) pairs unique.
     pub ports: Vec<ServicePort>,
     /// `spec.externalIPs`.
@@ -88,6 +90,18 @@ impl ServiceKind {
             Self::ExternalName(_) => "ExternalName",
         }
     }
+}
+
+/// `spec.ipFamilyPolicy`: whether one family will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FamilyPolicy {
+    /// One family.
+    #[default]
+    SingleStack,
+    /// Both where both can be had.
+    PreferDualStack,
+    /// Both or nothing.
+    RequireDualStack,
 }
 
 /// One entry of `spec.ports`.
@@ -178,6 +192,8 @@ pub struct LoadBalancerSpec {
     /// Addresses asked for by `loadBalancerIP` or the annotations `metallb.io/loadBalancerIPs`,
     /// `metallb.universe.tf/loadBalancerIPs`, `roadstead.dev/loadBalancerIPs`.
     pub requested_ips: Vec<IpAddr>,
+    /// Why the request for addresses cannot be read: it is none, and no address will do.
+    pub request_error: Option<String>,
     /// The pool asked for by an annotation `…/address-pool`.
     pub requested_pool: Option<String>,
     /// The annotation `…/allow-shared-ip`: Services with the same key may share an address.

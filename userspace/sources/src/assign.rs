@@ -14,12 +14,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use roadstead_model::{IpFamily, ObjectName, Port, Protocol, Service, ServiceKind, TrafficPolicy};
+use roadstead_model::{FamilyPolicy, IpFamily, ObjectName, Port, Protocol, Service, ServiceKind, TrafficPolicy};
 
-use crate::{
-    flags::LoadOptions,
-    object::{Draft, FamilyPolicy},
-};
+use crate::{flags::LoadOptions, object::Draft};
 
 /// Why a Service got no address or port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,13 +165,13 @@ impl<'a> Assigner<'a> {
             self.conflict(draft, "spec.ipFamilies", reason);
             return None;
         }
-        let wanted = if draft.family_policy == FamilyPolicy::SingleStack { 1 } else { 2 };
+        let wanted = if draft.service.family_policy == FamilyPolicy::SingleStack { 1 } else { 2 };
         for family in served {
             if families.len() < wanted && !families.contains(&family) {
                 families.push(family);
             }
         }
-        if draft.family_policy == FamilyPolicy::RequireDualStack && families.len() < 2 && !free {
+        if draft.service.family_policy == FamilyPolicy::RequireDualStack && families.len() < 2 && !free {
             let reason = "is RequireDualStack, but --service-cidr names one family only".to_owned();
             self.conflict(draft, "spec.ipFamilyPolicy", reason);
             return None;

@@ -24,6 +24,7 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
             selector: BTreeMap::new(),
             cluster_ips: Vec::new(),
             ip_families: Vec::new(),
+            family_policy: FamilyPolicy::SingleStack,
             ports: ports.collect(),
             external_ips: Vec::new(),
             external_policy: TrafficPolicy::Cluster,
@@ -36,7 +37,6 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
             status: Vec::new(),
         },
         headless: false,
-        family_policy: FamilyPolicy::SingleStack,
         allocate_node_ports: true,
     }
 }
@@ -77,7 +77,7 @@ proptest! {
         let options = options(&["10.0.0.0/25", "fd00::/121"], "30000-30100");
         let mut drafts: Vec<_> = names.iter().map(|name| draft(name, &[(Protocol::Tcp, 80)])).collect();
         for draft in &mut drafts {
-            draft.family_policy = FamilyPolicy::PreferDualStack;
+            draft.service.family_policy = FamilyPolicy::PreferDualStack;
         }
         let (before, conflicts) = run(&drafts, &options);
         prop_assert_eq!(conflicts, vec![]);
@@ -189,7 +189,7 @@ fn families_follow_the_policy() {
     ];
     for (cidrs, policy, written, expected) in cases {
         let mut draft = draft("a", &[]);
-        draft.family_policy = policy;
+        draft.service.family_policy = policy;
         draft.service.ip_families = written.to_vec();
         let (services, conflicts) = run(&[draft], &options(cidrs, "1-2"));
         let found = services.values().next();

@@ -96,18 +96,8 @@ pub(crate) struct Draft {
     pub(crate) service: Service,
     /// `clusterIP: None`.
     pub(crate) headless: bool,
-    pub(crate) family_policy: FamilyPolicy,
     /// `allocateLoadBalancerNodePorts`.
     pub(crate) allocate_node_ports: bool,
-}
-
-/// `ipFamilyPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::enum_variant_names, reason = "the API's own words")]
-pub(crate) enum FamilyPolicy {
-    SingleStack,
-    PreferDualStack,
-    RequireDualStack,
 }
 
 /// A Pod, as far as it can stand in for an endpoint.

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use roadstead_model::{
-    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, Host, Ingress, IngressBackend, IngressPath,
-    IngressRule, IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Secret, Service,
-    ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Host, Ingress, IngressBackend,
+    IngressPath, IngressRule, IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Secret,
+    Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use roadstead_routes::Controller;
@@ -33,6 +33,7 @@ pub(crate) fn service(snapshot: &mut Snapshot, name: &str, endpoints: &[SocketAd
         selector: BTreeMap::new(),
         cluster_ips: Vec::new(),
         ip_families: vec![IpFamily::V4],
+        family_policy: FamilyPolicy::SingleStack,
         ports: vec![ServicePort {
             name: String::new(),
             protocol: Protocol::Tcp,

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc};
 
+use roadstead_allocator::allocate;
 use roadstead_model::{
-    IpAddressPool, IpFamily, Labels, LoadBalancerSpec, Metadata, ObjectName, Protocol, Service, ServiceKind,
-    ServicePort, Snapshot, TargetPort, TrafficPolicy,
+    FamilyPolicy, IpAddressPool, IpFamily, Labels, LoadBalancerSpec, Metadata, ObjectName, Protocol, Service,
+    ServiceKind, ServicePort, Snapshot, TargetPort, TrafficPolicy,
 };
 
 pub(crate) fn name(name: &str) -> ObjectName {
@@ -39,7 +40,7 @@ pub(crate) fn port(protocol: Protocol, number: u16) -> ServicePort {
     ServicePort { name, protocol, port, target: TargetPort::Number(port), node_port: None, app_protocol: None }
 }
 
-/// A Service of type LoadBalancer on TCP port 80, with IPv4 unless `families` says more.
+/// A Service of type LoadBalancer on TCP port 80; of two families it prefers both.
 pub(crate) fn service(text: &str, families: &[IpFamily]) -> Service {
     let cluster_ip = |family: &IpFamily| match family {
         IpFamily::V4 => "10.96.0.10".parse().unwrap(),
@@ -51,6 +52,10 @@ pub(crate) fn service(text: &str, families: &[IpFamily]) -> Service {
         selector: labels(&[("app", text)]),
         cluster_ips: families.iter().map(cluster_ip).collect(),
         ip_families: families.to_vec(),
+        family_policy: match families.len() {
+            0 | 1 => FamilyPolicy::SingleStack,
+            _ => FamilyPolicy::PreferDualStack,
+        },
         ports: vec![port(Protocol::Tcp, 80)],
         external_ips: Vec::new(),
         external_policy: TrafficPolicy::Cluster,
@@ -78,4 +83,31 @@ pub(crate) fn snapshot(
 
 pub(crate) fn prior(entries: &[(&str, &[&str])]) -> BTreeMap<ObjectName, Vec<IpAddr>> {
     entries.iter().map(|(service, addresses)| (name(service), ips(addresses))).collect()
+}
+
+/// What a Service must have: its addresses in order, or words that its reason must hold; or, for half a dual stack, both.
+pub(crate) struct Expected<'a>(pub(crate) &'a str, pub(crate) &'a [&'a str], pub(crate) &'a str);
+
+#[track_caller]
+pub(crate) fn check(snapshot: &Snapshot, held: &[(&str, &[&str])], expected: &[Expected<'_>]) {
+    let allocation = allocate(snapshot, &prior(held));
+    assert!(!expected.is_empty());
+    for Expected(service, addresses, reason) in expected {
+        let got = &allocation.services[&name(service)];
+        assert_eq!(got.ips, ips(addresses), "{service}: {:?}", got.reason);
+        let text = got.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(text.is_empty(), reason.is_empty(), "{service}: {text:?}");
+        assert!(text.contains(reason), "{service}: {text:?} lacks {reason:?}");
+        assert_eq!(got.pool.is_some(), !addresses.is_empty(), "{service}");
+    }
+}
+
+pub(crate) fn with(mut service: Service, change: impl FnOnce(&mut Service)) -> Service {
+    change(&mut service);
+    service
+}
+
+pub(crate) fn pool_with(mut pool: IpAddressPool, change: impl FnOnce(&mut IpAddressPool)) -> IpAddressPool {
+    change(&mut pool);
+    pool
 }

@@ -7,5 +7,8 @@
 )]
 
 mod build;
+mod changes;
+mod families;
 mod properties;
 mod rules;
+mod world;

@@ -1,167 +1,281 @@
-//! Invariants of the allocator over random pools, Services and earlier assignments (reference: speaker, section 7).
+//! The allocator's invariants over random worlds. What is legal is said here once more, by trying every address there is;
+//! none of it is shared with the allocator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use proptest::prelude::*;
-use roadstead_allocator::{Allocation, allocate};
+use roadstead_allocator::{Allocation, Assignment, allocate, prior_of};
 use roadstead_model::{
-    IpAddressPool,
-    IpFamily::{V4, V6},
-    ObjectName, Protocol, Service, ServiceAllocation, Snapshot, TrafficPolicy,
+    FamilyPolicy, IngressIpMode, IpAddressPool,
+    IpFamily::{self, V4, V6},
+    Labels, LoadBalancerIngress, ObjectName, Service, Snapshot, TrafficPolicy,
 };
 
-use crate::build::{labels, pool, port, service, snapshot};
+use crate::world::{addresses, any_pool, any_prior, any_service, any_snapshot, for_worlds};
 
-type Prior = BTreeMap<ObjectName, Vec<IpAddr>>;
+type Table = BTreeMap<ObjectName, Vec<IpAddr>>;
 
-fn v4(last: u8) -> IpAddr {
-    IpAddr::from([192, 0, 2, last])
-}
-
-fn any_service(name: String) -> impl Strategy<Value = Service> {
-    let families = prop_oneof![Just(vec![V4]), Just(vec![V6]), Just(vec![V4, V6])];
-    let key = prop_oneof![2 => Just(None), 1 => Just(Some("k")), 1 => Just(Some("l"))];
-    let requested = prop_oneof![4 => Just(None), 1 => (0..12u8).prop_map(Some)];
-    let from = prop_oneof![4 => Just(None), 1 => (0..4u8).prop_map(Some)];
-    (families, key, requested, from, 80..83u16, any::<bool>(), prop::option::of(0..3i64)).prop_map(
-        move |(families, key, requested, from, number, local, created)| {
-            let mut made = service(&name, &families);
-            made.load_balancer.sharing_key = key.map(str::to_owned);
-            made.load_balancer.requested_ips = requested.map(v4).into_iter().collect();
-            made.load_balancer.requested_pool = from.map(|pool| format!("p{pool}"));
-            made.ports = vec![port(Protocol::Tcp, number)];
-            made.meta.created = created;
-            if local {
-                made.external_policy = TrafficPolicy::Local;
-                made.selector = labels(&[("app", "same")]);
-            }
-            made
-        },
-    )
-}
-
-fn any_pool(name: String) -> impl Strategy<Value = IpAddressPool> {
-    (0..10u8, 0..4u8, prop::option::of(0..3u8), any::<bool>(), any::<bool>(), prop::option::of(0..3u32)).prop_map(
-        move |(first, length, v6, auto, avoid, priority)| {
-            let mut ranges = vec![format!("192.0.2.{first}-192.0.2.{}", first + length)];
-            ranges.extend(v6.map(|last| format!("2001:db8::-2001:db8::{last}")));
-            let mut made = pool(&name, &ranges.iter().map(String::as_str).collect::<Vec<_>>());
-            made.auto_assign = auto;
-            made.avoid_buggy_ips = avoid;
-            made.allocation = priority.map(|priority| ServiceAllocation {
-                priority,
-                namespaces: if priority == 2 { vec!["other".to_owned()] } else { Vec::new() },
-                ..ServiceAllocation::default()
-            });
-            made
-        },
-    )
-}
-
-fn world() -> impl Strategy<Value = (Vec<IpAddressPool>, Vec<Service>, Prior)> {
-    let pools = (0..4usize).prop_flat_map(|n| (0..n).map(|i| any_pool(format!("p{i}"))).collect::<Vec<_>>());
-    let services = (0..9usize).prop_flat_map(|n| (0..n).map(|i| any_service(format!("s{i}"))).collect::<Vec<_>>());
-    let prior = prop::collection::btree_map(
-        (0..9usize).prop_map(|i| ObjectName::new("default", &format!("s{i}"))),
-        prop::collection::vec((0..14u8).prop_map(v4), 1..2),
-        0..6,
-    );
-    (pools, services, prior)
-}
-
-/// Services that hold an address together must be allowed to.
-fn legal(snapshot: &Snapshot, allocation: &Allocation) -> Result<(), TestCaseError> {
-    let mut used: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
-    for (name, assignment) in &allocation.services {
-        let service = &snapshot.services[name];
-        prop_assert_eq!(assignment.pool.is_some(), !assignment.ips.is_empty());
-        for ip in &assignment.ips {
-            let pool = &snapshot.pools[assignment.pool.as_ref().unwrap()];
-            prop_assert!(pool.addresses.iter().any(|range| range.contains(*ip)), "{} outside its pool", ip);
-            prop_assert!(!pool.avoid_buggy_ips || !matches!(ip, IpAddr::V4(ip) if [0, 255].contains(&ip.octets()[3])));
-            for other in used.get(ip).into_iter().flatten() {
-                prop_assert!(may_share(service, other), "{} has {} and {}", ip, name, other.meta.name);
-            }
-            used.entry(*ip).or_default().push(service);
-        }
-    }
-    Ok(())
-}
-
+/// May the two have one address?
 fn may_share(one: &Service, other: &Service) -> bool {
-    let same_key =
-        one.load_balancer.sharing_key.is_some() && one.load_balancer.sharing_key == other.load_balancer.sharing_key;
-    let same_policy = one.external_policy == other.external_policy
-        && (one.external_policy == TrafficPolicy::Cluster || one.selector == other.selector);
-    same_key && same_policy && one.ports.iter().all(|port| other.ports.iter().all(|taken| taken.port != port.port))
+    let key = |service: &Service| service.load_balancer.sharing_key.clone().filter(|key| !key.is_empty());
+    let local = |service: &Service| service.external_policy == TrafficPolicy::Local;
+    let same_ends = local(one) == local(other) && (!local(one) || one.selector == other.selector);
+    let ports =
+        |service: &Service| service.ports.iter().map(|port| (port.protocol, port.port)).collect::<BTreeSet<_>>();
+    key(one).is_some() && key(one) == key(other) && same_ends && ports(one).is_disjoint(&ports(other))
 }
 
-/// A pending Service without a request of its own: no address of a pool that serves it may be legal for it.
-fn nothing_left(snapshot: &Snapshot, allocation: &Allocation) -> Result<(), TestCaseError> {
+fn is_in(pool: &IpAddressPool, ip: IpAddr) -> bool {
+    let buggy = matches!(ip, IpAddr::V4(ip) if matches!(ip.octets()[3], 0 | 255));
+    !(buggy && pool.avoid_buggy_ips)
+        && pool
+            .addresses
+            .iter()
+            .any(|range| range.first() <= ip && ip <= range.last() && range.first().is_ipv4() == ip.is_ipv4())
+}
+
+fn admits(snapshot: &Snapshot, pool: &IpAddressPool, service: &Service) -> bool {
+    let Some(allocation) = &pool.allocation else { return true };
+    let namespace = &*service.meta.name.namespace;
+    let team = snapshot.namespaces.get(namespace).map_or_else(Labels::new, |namespace| namespace.labels.clone());
+    let everywhere = allocation.namespaces.is_empty() && allocation.namespace_selectors.is_empty();
+    let here = allocation.namespaces.iter().any(|name| name == namespace)
+        || allocation.namespace_selectors.iter().any(|selector| selector.matches(&team));
+    let selectors = &allocation.service_selectors;
+    (everywhere || here)
+        && (selectors.is_empty() || selectors.iter().any(|selector| selector.matches(&service.meta.labels)))
+}
+
+/// The pools that a new address of the Service may come from.
+fn sources<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Item = &'a IpAddressPool> {
+    let spec = &service.load_balancer;
+    let fits = move |pool: &&IpAddressPool| {
+        let asked = match &spec.requested_pool {
+            Some(name) => **name == *pool.meta.name.name,
+            None => pool.auto_assign || !spec.requested_ips.is_empty(),
+        };
+        asked && admits(snapshot, pool, service)
+    };
+    snapshot.pools.values().map(AsRef::as_ref).filter(fits)
+}
+
+fn families(service: &Service) -> Vec<IpFamily> {
+    service.cluster_ips.iter().map(|ip| IpFamily::of(*ip)).collect()
+}
+
+fn holders<'a>(snapshot: &'a Snapshot, allocation: &Allocation) -> BTreeMap<IpAddr, Vec<&'a Service>> {
     let mut holders: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
     for (name, assignment) in &allocation.services {
         for ip in &assignment.ips {
             holders.entry(*ip).or_default().push(&snapshot.services[name]);
         }
     }
-    for (name, _) in allocation.services.iter().filter(|(_, assignment)| assignment.ips.is_empty()) {
-        let service = &snapshot.services[name];
-        if !service.load_balancer.requested_ips.is_empty() || service.load_balancer.requested_pool.is_some() {
-            continue;
-        }
-        let foreign = |pool: &IpAddressPool| pool.allocation.as_ref().is_some_and(|a| !a.namespaces.is_empty());
-        for pool in snapshot.pools.values().filter(|pool| pool.auto_assign && !foreign(pool)) {
-            let all = (0..16).map(v4).chain((0..4u16).map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last])));
-            for ip in all.filter(|ip| pool.addresses.iter().any(|range| range.contains(*ip))) {
-                let buggy = pool.avoid_buggy_ips && matches!(ip, IpAddr::V4(ip) if ip.octets()[3] == 0);
-                let of_family = service.cluster_ips.iter().any(|cluster| cluster.is_ipv4() == ip.is_ipv4());
-                let free = holders.get(&ip).is_none_or(|held| held.iter().all(|holder| may_share(service, holder)));
-                prop_assert!(buggy || !of_family || !free, "{} is pending though {} is free", name, ip);
-            }
-        }
-    }
-    Ok(())
+    holders
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+fn may_have(service: &Service, ip: IpAddr, holders: &BTreeMap<IpAddr, Vec<&Service>>) -> bool {
+    let others = holders.get(&ip).into_iter().flatten().filter(|other| other.meta.name != service.meta.name);
+    others.into_iter().all(|other| may_share(service, other))
+}
 
-    #[test]
-    fn addresses_are_legal_stable_and_not_withheld((pools, services, prior) in world()) {
-        let given = snapshot(pools, services);
-        let first = allocate(&given, &prior);
-        prop_assert_eq!(&first, &allocate(&given, &prior), "the same input gave another answer");
-        legal(&given, &first)?;
-        nothing_left(&given, &first)?;
-        let second = allocate(&given, &first.assigned());
-        prop_assert_eq!(&first, &second, "allocating again changed something");
+/// Invariant 1: nobody has what another has but by sharing, and every address is in a pool that is there and fits.
+fn assert_legal(snapshot: &Snapshot, allocation: &Allocation, prior: &Table) {
+    let holders = holders(snapshot, allocation);
+    let mut ports = BTreeSet::new();
+    for (name, Assignment { ips, pool, reason }) in &allocation.services {
+        let service = &snapshot.services[name];
+        assert_eq!(pool.is_some(), !ips.is_empty(), "{name}");
+        let Some(pool) = pool else {
+            assert!(reason.is_some(), "{name} has no address and nobody says why");
+            continue;
+        };
+        let pool = &snapshot.pools[pool];
+        assert!(service.load_balancer.class.as_deref().is_none_or(|class| class == "roadstead.dev/speaker"), "{name}");
+        assert!(admits(snapshot, pool, service), "{name} has an address of {}", pool.meta.name);
+        assert!(
+            pool.auto_assign || prior.contains_key(name) || sources(snapshot, service).any(|one| one.meta == pool.meta),
+            "{name} was given an address of {}, which gives none by itself",
+            pool.meta.name,
+        );
+        for ip in ips {
+            assert!(is_in(pool, *ip), "{name} has {ip} outside its pool");
+            assert!(may_have(service, *ip, &holders), "{name} has {ip}, which others have");
+            for port in &service.ports.iter().map(|port| (port.protocol, port.port)).collect::<BTreeSet<_>>() {
+                assert!(ports.insert((*ip, *port)), "two have {ip} {port:?}");
+            }
+        }
+        let has: BTreeSet<IpFamily> = ips.iter().map(|ip| IpFamily::of(*ip)).collect();
+        assert_eq!(has.len(), ips.len(), "{name} has two of a family");
+        let wanted: BTreeSet<IpFamily> = families(service).into_iter().collect();
+        let half = service.family_policy == FamilyPolicy::PreferDualStack && has.is_subset(&wanted);
+        assert!(has == wanted || half, "{name} has {has:?} of {wanted:?}");
+        let asked = &service.load_balancer.requested_ips;
+        let same = || asked.iter().collect::<BTreeSet<_>>() == ips.iter().collect();
+        assert!(asked.is_empty() || service.load_balancer.request_error.is_some() || same(), "{name} asked for others");
     }
+}
 
-    #[test]
-    fn the_order_of_objects_does_not_matter((pools, services, prior) in world(), rotation in 0..9usize) {
-        let forward = allocate(&snapshot(pools.clone(), services.clone()), &prior);
-        let mut turned = services;
-        let middle = rotation.min(turned.len());
-        turned.rotate_left(middle);
-        let backward = allocate(&snapshot(pools.into_iter().rev(), turned), &prior);
-        prop_assert_eq!(forward, backward);
+/// Invariant 3: who has nothing could be given nothing.
+fn assert_nothing_left(snapshot: &Snapshot, allocation: &Allocation) {
+    let holders = holders(snapshot, allocation);
+    for (name, Assignment { ips, pool, .. }) in &allocation.services {
+        let service = &snapshot.services[name];
+        let spec = &service.load_balancer;
+        let other = spec.class.as_deref().is_some_and(|class| class != "roadstead.dev/speaker");
+        let wanted = families(service);
+        let impossible = service.family_policy == FamilyPolicy::RequireDualStack && wanted.len() < 2;
+        if other || impossible || spec.request_error.is_some() || ips.len() == wanted.len() {
+            continue;
+        }
+        let free = |pool: &IpAddressPool, family: IpFamily| {
+            addresses(family).into_iter().find(|ip| is_in(pool, *ip) && may_have(service, *ip, &holders))
+        };
+        if let Some(pool) = pool {
+            let missing = wanted.iter().find(|family| ips.iter().all(|ip| IpFamily::of(*ip) != **family)).unwrap();
+            let found = free(&snapshot.pools[pool], *missing);
+            assert_eq!(found, None, "{name} lacks an address of {missing} that its pool has");
+            continue;
+        }
+        for pool in sources(snapshot, service) {
+            let legal = if !spec.requested_ips.is_empty() {
+                spec.requested_ips.iter().all(|ip| is_in(pool, *ip) && may_have(service, *ip, &holders))
+            } else if service.family_policy == FamilyPolicy::RequireDualStack {
+                wanted.iter().all(|family| free(pool, *family).is_some())
+            } else {
+                wanted.iter().any(|family| free(pool, *family).is_some())
+            };
+            assert!(!legal, "{name} is pending though {} has what it needs", pool.meta.name);
+        }
     }
+}
 
-    #[test]
-    fn a_new_service_or_pool_moves_nobody(
-        (pools, services, prior) in world(),
-        extra in any_service("a-new".to_owned()),
-        spare in any_pool("a-new".to_owned()),
-    ) {
-        let before = allocate(&snapshot(pools.clone(), services.clone()), &prior);
-        let more = services.into_iter().chain([extra]);
-        let after = allocate(&snapshot(pools.into_iter().chain([spare]), more), &before.assigned());
-        for (name, assignment) in &before.services {
-            let kept: BTreeSet<_> = after.services[name].ips.iter().collect();
-            prop_assert!(assignment.ips.iter().all(|ip| kept.contains(ip)), "{} moved", name);
+/// All but the reasons: which of two addresses is said to be taken may be another once both are.
+fn holdings(allocation: &Allocation) -> Vec<(&ObjectName, &[IpAddr], Option<&ObjectName>, bool)> {
+    let all = allocation.services.iter();
+    all.map(|(name, got)| (name, &*got.ips, got.pool.as_ref(), got.reason.is_some())).collect()
+}
+
+/// Who held what still may be held by nobody else's fault holds it still: only the rules may take an address.
+fn assert_kept(snapshot: &Snapshot, allocation: &Allocation, before: &Allocation) {
+    for (name, assignment) in &before.services {
+        let Some(after) = allocation.services.get(name) else {
+            assert!(!snapshot.services.contains_key(name));
+            continue;
+        };
+        let kept = assignment.ips.iter().all(|ip| after.ips.contains(ip));
+        assert!(kept, "{name} had {:?} and has {:?}", assignment.ips, after.ips);
+        assert!(!allocation.cleared.contains_key(name), "{name} was cleared");
+    }
+}
+
+#[test]
+fn addresses_are_legal_and_never_withheld() {
+    for_worlds(|random| {
+        let snapshot = any_snapshot(random);
+        let prior = any_prior(&snapshot, random);
+        let allocation = allocate(&snapshot, &prior);
+        assert_legal(&snapshot, &allocation, &prior);
+        assert_nothing_left(&snapshot, &allocation);
+        for (name, ips) in &prior {
+            let has = &allocation.services[name].ips;
+            let lost = has.is_empty() || has.iter().all(|ip| !ips.contains(ip));
+            let ours = snapshot.services[name].load_balancer.class.as_deref() != Some("example.com/lb");
+            let told = !(lost && ours) || allocation.cleared.contains_key(name);
+            assert!(told, "{name} had {ips:?} and has {has:?}, and nobody says why");
+        }
+    });
+}
+
+#[test]
+fn the_same_objects_give_the_same_answer_in_any_order() {
+    for_worlds(|random| {
+        let snapshot = any_snapshot(random);
+        let prior = any_prior(&snapshot, random);
+        let first = allocate(&snapshot, &prior);
+        assert_eq!(first, allocate(&snapshot, &prior));
+        let turned = Snapshot {
+            pools: snapshot.pools.clone().into_iter().rev().collect(),
+            services: snapshot.services.clone().into_iter().rev().collect(),
+            ..snapshot.clone()
+        };
+        assert_eq!(first, allocate(&turned, &prior));
+    });
+}
+
+#[test]
+fn what_was_allocated_is_kept_by_the_next_run_and_across_a_restart() {
+    for_worlds(|random| {
+        let mut snapshot = any_snapshot(random);
+        let prior = any_prior(&snapshot, random);
+        let first = allocate(&snapshot, &prior);
+        let second = allocate(&snapshot, &first.assigned());
+        assert_eq!((holdings(&first), &first.pools), (holdings(&second), &second.pools));
+        assert!(second.cleared.is_empty(), "{:?}", second.cleared);
+        // A restart knows what status says, and nothing else.
+        for (name, assignment) in &first.services {
+            let entry = |ip: &IpAddr| LoadBalancerIngress { ip: *ip, mode: IngressIpMode::Vip };
+            let service = Arc::make_mut(snapshot.services.get_mut(name).unwrap());
+            service.status = assignment.ips.iter().map(entry).collect();
+        }
+        let third = allocate(&snapshot, &prior_of(&snapshot));
+        assert_eq!(holdings(&second), holdings(&third));
+    });
+}
+
+#[test]
+fn who_comes_or_goes_moves_nobody_else() {
+    for_worlds(|random| {
+        let mut snapshot = any_snapshot(random);
+        let prior = any_prior(&snapshot, random);
+        let before = allocate(&snapshot, &prior);
+        // First by name, so that it is in front wherever names decide.
+        let newcomer = any_service("a-new", random);
+        let pool = any_pool("a-new", random);
+        match random.below(3) {
+            0 => drop(snapshot.services.insert(newcomer.meta.name.clone(), Arc::new(newcomer))),
+            1 => drop(snapshot.pools.insert(pool.meta.name.clone(), Arc::new(pool))),
+            _ => drop(snapshot.services.pop_first()),
+        }
+        let after = allocate(&snapshot, &before.assigned());
+        assert_kept(&snapshot, &after, &before);
+        assert_nothing_left(&snapshot, &after);
+    });
+}
+
+/// The worlds must hold what the properties are about, or they would prove nothing.
+#[test]
+fn the_worlds_are_rich_enough() {
+    let seen = std::cell::RefCell::new(BTreeMap::<&str, u32>::new());
+    for_worlds(|random| {
+        let snapshot = any_snapshot(random);
+        let prior = any_prior(&snapshot, random);
+        let allocation = allocate(&snapshot, &prior);
+        let mut seen = seen.borrow_mut();
+        let mut note = |what: &'static str, holds: bool| *seen.entry(what).or_insert(0) += u32::from(holds);
+        let holders = holders(&snapshot, &allocation);
+        note("shared", holders.values().any(|all| all.len() > 1));
+        note(
+            "shared by policy Local",
+            holders
+                .values()
+                .any(|all| all.len() > 1 && all.iter().all(|one| one.external_policy == TrafficPolicy::Local)),
+        );
+        note("a pair", allocation.services.values().any(|got| got.ips.len() == 2));
+        note("half a pair", allocation.services.values().any(|got| got.ips.len() == 1 && got.reason.is_some()));
+        note("pending", allocation.services.values().any(|got| got.ips.is_empty()));
+        note("kept", prior.iter().any(|(name, ips)| allocation.services[name].ips == *ips));
+        note("cleared", !allocation.cleared.is_empty());
+        let asked = |name: &ObjectName| !snapshot.services[name].load_balancer.requested_ips.is_empty();
+        note("asked for and got", allocation.services.iter().any(|(name, got)| asked(name) && !got.ips.is_empty()));
+        let overlap = |ip: IpAddr| snapshot.pools.values().filter(|pool| is_in(pool, ip)).count() > 1;
+        note("overlapping pools", addresses(V4).into_iter().chain(addresses(V6)).any(overlap));
+    });
+    if std::env::var("ROADSTEAD_SEED").is_err() {
+        for (what, count) in seen.into_inner() {
+            assert!(count > 9, "only {count} worlds with {what}");
         }
     }
 }

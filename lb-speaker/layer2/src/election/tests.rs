@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use roadstead_model::{
-    Endpoint, EndpointSlice, IpFamily, LabelSelector, LoadBalancerSpec, Metadata, Node, NodeChoice, ObjectName,
-    ServiceKind, SliceOrigin,
+    Endpoint, EndpointSlice, FamilyPolicy, IpFamily, LabelSelector, LoadBalancerSpec, Metadata, Node, NodeChoice,
+    ObjectName, ServiceKind, SliceOrigin,
 };
 
 use super::*;
@@ -83,6 +83,7 @@ fn hold(cluster: &Cluster, ip: &str) -> Outcome {
         selector: Labels::new(),
         cluster_ips: Vec::new(),
         ip_families: vec![IpFamily::V4],
+        family_policy: FamilyPolicy::SingleStack,
         ports: Vec::new(),
         external_ips: Vec::new(),
         external_policy: cluster.policy,

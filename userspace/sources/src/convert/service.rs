@@ -4,14 +4,15 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
 use roadstead_model::{
-    IpFamily, Metadata, Selection, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy, UnknownSelection,
+    FamilyPolicy, IpFamily, Metadata, Selection, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy,
+    UnknownSelection,
 };
 
 use super::{load_balancer, metadata};
 use crate::{
     findings::Findings,
     limits, names,
-    object::{Draft, FamilyPolicy, Kind, Object},
+    object::{Draft, Kind, Object},
 };
 
 const POLICIES: [(&str, TrafficPolicy); 2] = [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
@@ -34,6 +35,7 @@ pub(super) fn service(wire: &core::Service, findings: &mut Findings) -> Option<O
     let service = Service {
         selector: selector(spec, findings),
         ip_families: families(spec, &cluster_ips, findings),
+        family_policy: FamilyPolicy::default(),
         ports: ports(spec, &kind, headless, findings),
         external_ips: external_ips(spec, findings),
         external_policy: external_policy(spec, external, findings),
@@ -49,9 +51,9 @@ pub(super) fn service(wire: &core::Service, findings: &mut Findings) -> Option<O
         meta,
     };
     limits::warn(&service, findings);
-    let family_policy = family_policy(spec, &service, findings);
+    let service = Service { family_policy: family_policy(spec, &service, findings), ..service };
     let allocate_node_ports = spec.allocate_load_balancer_node_ports.unwrap_or(true);
-    let draft = Draft { service, headless, family_policy, allocate_node_ports };
+    let draft = Draft { service, headless, allocate_node_ports };
     (!findings.has_errors()).then(|| Object::Service(draft.into()))
 }
 
