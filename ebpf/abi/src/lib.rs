@@ -10,6 +10,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod announced;
 pub mod check;
 mod conntrack;
 mod counters;
@@ -298,6 +299,8 @@ mod pod {
 
     pod!(SvcKey, SvcValue, Backend, CtKey, CtEntry, UdpReverseKey, Peer, DropKey, NodeConfig, super::Addr);
     pod!(super::harness::Round);
+    pod!(super::announced::AnnouncedKey, super::announced::Announced, super::announced::Answers);
+    pod!(super::announced::Speaker);
     pod!(Affinity, AffinityKey, Counters, Event, FragmentKey, FragmentPorts, RangeData, Trace);
 }
 

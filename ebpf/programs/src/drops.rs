@@ -27,6 +27,12 @@ impl Drop {
         Self { reason: reason as u32, service }
     }
 
+    /// Of no Service, by the reason's number.
+    #[inline(always)]
+    pub(crate) fn numbered(reason: u32) -> Self {
+        Self { reason, service: 0 }
+    }
+
     /// The same after its way through the scratch element: the verifier then walks what follows once, not once for every
     /// place that a packet may be refused at (as `packet::Parcel`).
     #[inline(always)]

@@ -15,6 +15,7 @@ mod filter;
 mod glance;
 mod icmp_error;
 mod incoming;
+mod layer2;
 mod maps;
 mod open;
 mod outgoing;
@@ -26,16 +27,28 @@ mod service;
 mod sock;
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     macros::{cgroup_sock, cgroup_sock_addr, classifier},
     programs::{SockAddrContext, SockContext, TcContext},
 };
 
 use crate::sock::Hook;
 
-/// Packets that arrive on an uplink.
+/// Packets that arrive on an uplink. Questions and probes come before anything of IP: they are asked of all stations, and a
+/// Service's address takes no ICMP.
 #[classifier]
 pub fn uplink_in(ctx: TcContext) -> i32 {
-    incoming::run(&ctx, incoming::Device::Uplink)
+    let verdict = layer2::answer(ctx.skb.skb);
+    if verdict != layer2::NOT_OURS {
+        return verdict;
+    }
+    balance(ctx.skb.skb)
+}
+
+/// The rest of `uplink_in`, a function of its own as the first part is: only beside each other their stacks fit.
+#[inline(never)]
+fn balance(skb: *mut __sk_buff) -> i32 {
+    incoming::run(&TcContext::new(skb), incoming::Device::Uplink)
 }
 
 /// Packets that leave through an uplink.

@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use roadstead_abi::{
     Addr, Affinity, AffinityKey, Backend, Counters, CtEntry, CtKey, DropKey, FragmentKey, FragmentPorts, NodeConfig,
-    Peer, RangeData, RejectBudget, SvcKey, SvcValue, Trace, UdpReverseKey, limits,
+    Peer, RangeData, RejectBudget, SvcKey, SvcValue, Trace, UdpReverseKey,
+    announced::{Announced, AnnouncedKey, Answers, MAX_ANNOUNCED, Speaker},
+    limits,
 };
 
 use crate::{drops::Drop, packet::Parcel};
@@ -109,6 +111,34 @@ pub(crate) static REJECTIONS: PerCpuArray<RejectBudget> = PerCpuArray::with_max_
 #[map]
 pub(crate) static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
+/// Addresses that this node announces, by interface. The speaker writes, `uplink_in` reads. Pinned apart, as the next two.
+#[map]
+pub(crate) static ANNOUNCED: HashMap<AnnouncedKey, Announced> = HashMap::with_max_entries(MAX_ANNOUNCED, NO_PREALLOC);
+
+/// What was done for them. The speaker makes the elements and reads them, `uplink_in` adds.
+#[map]
+pub(crate) static ANSWERS: PerCpuHashMap<AnnouncedKey, Answers> =
+    PerCpuHashMap::with_max_entries(MAX_ANNOUNCED, NO_PREALLOC);
+
+/// The speaker's stamp and port, one entry. The speaker writes, `uplink_in` reads.
+#[map]
+pub(crate) static SPEAKER: Array<Speaker> = Array::with_max_entries(1, 0);
+
+/// A neighbour solicitation while it is looked at; nothing survives a run.
+#[map]
+pub(crate) static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
+
+/// The element of [`QUESTION`].
+#[repr(C)]
+pub(crate) struct Question {
+    /// Bytes of the message.
+    pub(crate) length: u32,
+    /// Zero.
+    pub(crate) reserved: u32,
+    /// The ICMPv6 message, in units of eight bytes as its options are.
+    pub(crate) message: [u64; 64],
+}
+
 /// What the packet programs work on: larger than the stack would bear. One element a program, because one may run on a
 /// CPU while another is suspended on it. Nothing survives a run.
 #[map]
@@ -137,6 +167,10 @@ pub(crate) struct Scratch {
     pub(crate) service: SvcValue,
     /// A question to the routing table.
     pub(crate) route: bpf_fib_lookup,
+    /// The address that the packet is for, as the speaker announces it.
+    pub(crate) announced: Announced,
+    /// Its key.
+    pub(crate) announced_key: AnnouncedKey,
 }
 
 /// `BPF_F_NO_PREALLOC`: maps that are written by configuration only take memory as they fill.

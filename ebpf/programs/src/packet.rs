@@ -223,7 +223,7 @@ pub(crate) fn parse(ctx: &TcContext, scratch: &mut Scratch) -> Result<Parsed, Dr
 /// Makes sure that the headers can be read directly, if the packet has them: the kernel keeps the rest of a packet in
 /// pages.
 #[inline(always)]
-fn pull(ctx: &TcContext) {
+pub(crate) fn pull(ctx: &TcContext) {
     const HEADERS: usize = 110;
     let at_hand = ctx.data_end() - ctx.data();
     let length = ctx.len() as usize;

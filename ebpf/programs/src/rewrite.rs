@@ -41,6 +41,46 @@ pub(crate) fn apply(ctx: &TcContext, packet: &Packet, key: &CtKey, entry: &CtEnt
     }
 }
 
+/// One hop less, and nothing else.
+///
+/// # Errors
+/// As [`apply`].
+#[inline(always)]
+pub(crate) fn one_hop_less(ctx: &TcContext, family: Family) -> Result<(), DropReason> {
+    if hops(ctx, family).ok_or(DropReason::Malformed)? <= 1 {
+        return Err(DropReason::HopLimit);
+    }
+    let hopped = match family {
+        Family::V4 => one_hop_less_v4(ctx),
+        Family::V6 => one_hop_less_v6(ctx),
+    };
+    hopped.ok_or(DropReason::Rewrite)
+}
+
+#[inline(always)]
+fn one_hop_less_v4(ctx: &TcContext) -> Option<()> {
+    let head = ptr_at::<[u16; 2]>(ctx, ETH_LEN + 8)?;
+    // SAFETY: `ptr_at` has checked the bounds.
+    let [old, check] = unsafe { load(head) };
+    let new = (u16::from_be(old) - 0x100).to_be();
+    // SAFETY: as above.
+    unsafe { store(head, [new, checksum::update(check, u32::from(!old) + u32::from(new))]) };
+    Some(())
+}
+
+#[inline(always)]
+fn one_hop_less_v6(ctx: &TcContext) -> Option<()> {
+    let head = ptr_at::<[u8; 2]>(ctx, ETH_LEN + 6)?;
+    // SAFETY: `ptr_at` has checked the bounds.
+    let [next, limit] = unsafe { load(head) };
+    // SAFETY: as above.
+    unsafe { store(head, [next, limit - 1]) };
+    let (old, new) = (u16::from_ne_bytes([next, limit]), u16::from_ne_bytes([next, limit - 1]));
+    // SAFETY: as in `addresses_v6`.
+    unsafe { bpf_csum_update(ctx.skb.skb, u32::from(!old) + u32::from(new)) };
+    Some(())
+}
+
 #[inline(always)]
 fn addresses_diff(family: Family, key: &CtKey, entry: &CtEntry) -> u32 {
     match family {

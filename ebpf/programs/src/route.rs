@@ -55,6 +55,36 @@ pub(crate) fn place(
     }
 }
 
+/// The way to a neighbour: device and hardware addresses.
+pub(crate) struct OnLink {
+    pub(crate) ifindex: u32,
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+}
+
+/// The way to an address that is a neighbour beyond an uplink, and whose hardware address is known; `None` for any other:
+/// a router would send a packet for a Service's address back here.
+#[inline(always)]
+pub(crate) fn on_link(
+    ctx: &TcContext,
+    query: &mut bpf_fib_lookup,
+    source: &Addr,
+    destination: &Addr,
+) -> Option<OnLink> {
+    if lookup(ctx, query, source, destination, ifindex(ctx)) != FIB_SUCCESS {
+        return None;
+    }
+    // The helper puts a gateway's address in the place of the destination.
+    // SAFETY: both are integers, for which any bytes are a value.
+    let next = unsafe { query.__bindgen_anon_4.ipv6_dst };
+    let wanted = destination.words();
+    let is_neighbour = if destination.is_v4() { next[0] == wanted[3] } else { next == wanted };
+    if !is_neighbour || UPLINKS.get_ptr(&query.ifindex).is_none() {
+        return None;
+    }
+    Some(OnLink { ifindex: query.ifindex, destination: query.dmac, source: query.smac })
+}
+
 /// Sends the packet on as its flow's entry says.
 #[inline(always)]
 pub(crate) fn send(ctx: &TcContext, entry: &CtEntry) -> i32 {

@@ -7,10 +7,13 @@
 #[cfg(test)]
 mod packets {
     pub(crate) mod bench;
+    mod echo;
     mod errors;
+    mod former;
     mod fragments;
     pub(crate) mod frames;
     mod fuzz;
+    mod layer2;
 }
 
 use std::{collections::BTreeSet, net::IpAddr};

@@ -2,8 +2,8 @@
 //!
 //! On the configuration's way it stands behind `model`: [`frontends`] decides every Service's endpoint sets,
 //! [`compiler::Compiler`] finds what a snapshot changes of them, [`reconcile::Reconciler`] brings the maps to it. On the
-//! packet's way it stands nowhere: the programs run without it. It is the only crate that names aya, and it watches no
-//! files and no API server.
+//! packet's way it stands nowhere: the programs run without it. [`responder`] is the speaker's part of it, everything else
+//! the agent's. It is the only crate that names aya, and it watches no files and no API server.
 
 #![deny(unsafe_code)]
 
@@ -38,6 +38,7 @@ pub mod pins;
 mod plan;
 pub mod reconcile;
 mod recover;
+pub mod responder;
 mod slots;
 mod syscall;
 pub mod testmaps;

@@ -11,7 +11,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{Program, ProgramError},
 };
-use roadstead_abi::map_names;
+use roadstead_abi::{announced, map_names};
 use tracing::warn;
 
 use crate::{
@@ -96,6 +96,9 @@ impl Programs {
         let mut loader = EbpfLoader::new();
         for name in map_names::ALL {
             loader.map_pin_path(name, maps.join(name));
+        }
+        for name in announced::map_names::ALL {
+            loader.map_pin_path(name, pins.speaker_maps().join(name));
         }
         loader.map_max_entries(map_names::CONNTRACK, conntrack_entries);
         let mut ebpf = loader.load(object::bytes()).map_err(|error| LoadError::Object(Box::new(error)))?;

@@ -1,7 +1,9 @@
-//! Where maps and links are pinned: `<bpffs>/v<ABI version>/{maps,links}`.
+//! Where maps and links are pinned: `<bpffs>/v<ABI version>/{maps,links}`, and `<bpffs>/speaker-<version>/maps` for those
+//! that the speaker writes.
 //!
 //! Pins keep the data plane running without the agent. Two ABI versions never share a folder, so a map is never opened
-//! with another layout.
+//! with another layout; the speaker's maps have a version of their own, so that an upgrade of the agent changes nothing
+//! for a speaker that runs.
 
 use std::{
     io,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use nix::{mount, sys::statfs};
-use roadstead_abi::ABI_VERSION;
+use roadstead_abi::{ABI_VERSION, announced};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
@@ -54,7 +56,7 @@ impl Pins {
             return Err(PinsError::NotBpffs(root.to_path_buf()));
         }
         let pins = Self::at(root);
-        for folder in [pins.maps(), pins.links()] {
+        for folder in [pins.maps(), pins.links(), pins.speaker_maps()] {
             std::fs::create_dir_all(&folder).map_err(|source| PinsError::Io { path: folder, source })?;
         }
         Ok(pins)
@@ -70,6 +72,12 @@ impl Pins {
     #[must_use]
     pub fn maps(&self) -> PathBuf {
         self.version.join("maps")
+    }
+
+    /// The folder of the pinned maps that the speaker writes.
+    #[must_use]
+    pub fn speaker_maps(&self) -> PathBuf {
+        self.root.join(format!("{SPEAKER}{}", announced::VERSION)).join("maps")
     }
 
     /// The folder of pinned links.
@@ -98,7 +106,7 @@ impl Pins {
     /// When a folder cannot be read or removed.
     pub fn remove_other_versions(&self) -> Result<(), PinsError> {
         for folder in version_folders(&self.root)? {
-            if folder != self.version {
+            if folder != self.version && !is_speakers(&folder) {
                 remove_all(&folder)?;
             }
         }
@@ -110,7 +118,14 @@ fn is_bpffs(path: &Path) -> bool {
     statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
-/// Folders that an agent has made: `v` and a number. Whatever else is there is somebody else's.
+/// What the name of the folder with the speaker's maps begins with.
+const SPEAKER: &str = "speaker-";
+
+fn is_speakers(folder: &Path) -> bool {
+    folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(SPEAKER))
+}
+
+/// Folders that an agent has made: `v` or `speaker-` and a number. Whatever else is there is somebody else's.
 fn version_folders(root: &Path) -> Result<Vec<PathBuf>, PinsError> {
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
@@ -118,8 +133,9 @@ fn version_folders(root: &Path) -> Result<Vec<PathBuf>, PinsError> {
         Err(source) => return Err(PinsError::Io { path: root.to_path_buf(), source }),
     };
     let is_version = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix('v'));
-        name.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix(SPEAKER).or_else(|| name.strip_prefix('v')));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_version).collect())
 }

@@ -21,6 +21,7 @@ use roadstead_dataplane::{
     node::{NodeAddresses, NodeSettings},
     pins::{Pins, remove_all},
     reconcile::{Reconciler, Removal},
+    responder::Responder,
     topology::EndpointSets,
 };
 use roadstead_model::{IpFamily, ObjectName, Protocol, Selection};
@@ -32,7 +33,7 @@ pub(crate) struct Bench {
     pub(crate) programs: Programs,
     flows: FlowMaps,
     reconciler: Reconciler<KernelMaps>,
-    _pins: RemovedOnDrop,
+    pins: RemovedOnDrop,
 }
 
 struct RemovedOnDrop(PathBuf);
@@ -70,7 +71,17 @@ impl Bench {
         };
         reconciler.apply_node(&NodeAddresses(ips.to_vec()).state(&settings)).unwrap();
         reconciler.apply(services(), Removal::Allowed, Instant::now()).unwrap();
-        Some(Self { programs, flows, reconciler, _pins: pins })
+        Some(Self { programs, flows, reconciler, pins })
+    }
+
+    /// The speaker's side of the programs' responder.
+    pub(crate) fn responder(&self) -> Responder {
+        Responder::open(&self.pins.0).unwrap()
+    }
+
+    /// Lets the programs take a device for an uplink.
+    pub(crate) fn add_uplink(&mut self, ifindex: u32) {
+        self.flows.uplinks.insert(ifindex, 1, 0).unwrap();
     }
 
     /// Drop counters by reason.

@@ -73,10 +73,10 @@ fn seed_frames() -> Vec<Vec<u8>> {
 }
 
 /// A xorshift generator.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -84,7 +84,7 @@ impl Random {
     }
 
     /// One of the seeds with some bytes changed, most of them in the headers, and one in eight cut.
-    fn mutate(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+    pub(super) fn mutate(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut frame = seeds[self.below(seeds.len())].clone();
         for _ in 0..self.below(5) {
             let at = self.below(frame.len().min(80));

@@ -4,7 +4,9 @@
 //! This is a model of `ebpf/programs`, function for function: what a program looks up is looked up through a [`View`] of
 //! the maps, and what `datapath` decides is decided by the same functions. It changes nothing. Where a program throws
 //! dice the model tells every outcome. It does not model what depends on the moment: a full conntrack table, the budget
-//! of rejections, two CPUs that open one flow.
+//! of rejections, two CPUs that open one flow. Nor does it model what the speaker's maps say (`programs/src/layer2.rs`):
+//! questions and probes are no flows, and what goes to an address's former owner is no first packet, which is what
+//! `explain` is asked about.
 
 mod incoming;
 mod live;
