@@ -8,9 +8,15 @@
 //! before it assigns anything, and who runs with another table than that node for two seconds takes it too: without it,
 //! nodes with different histories would announce one address for different Services.
 //!
+//! A peer that falls silent is probed, and one whose kernel answers the probes is stalled, not dead: it keeps what it
+//! announces for [`STALLED_DEAD_AFTER`]. How long this node itself may answer is in `lease`.
+//!
 //! Without a majority rule both sides of a partition go on (policy `availability`).
 
+mod lease;
 mod message;
+mod peer;
+mod probe;
 mod table;
 
 use std::{
@@ -18,10 +24,16 @@ use std::{
     time::Duration,
 };
 
+pub use lease::{KERNEL_LEASE, LEASE};
 pub use message::{Key, MAX_DATAGRAM, MAX_NAME, MessageError};
+pub use peer::PeerState;
+pub use probe::{PROBE_LENGTH, echo};
 pub use table::Table;
 
+use lease::Lease;
 use message::{Message, Phase};
+use peer::Peer;
+use probe::{Echo, Nonces};
 use table::{Assembly, Encoded, Part};
 
 use crate::wire::Mac;
@@ -30,6 +42,10 @@ use crate::wire::Mac;
 pub const INTERVAL: Duration = Duration::from_millis(40);
 /// A peer unheard for this long is dead.
 pub const DEAD_AFTER: Duration = Duration::from_millis(160);
+/// A peer unheard for this long is probed, and every [`INTERVAL`] from then on.
+pub const PROBE_AFTER: Duration = Duration::from_millis(80);
+/// A peer whose kernel answers probes is dead only when its speaker has been silent for this long.
+pub const STALLED_DEAD_AFTER: Duration = Duration::from_secs(3);
 /// How long a starting node waits for peers that it has not heard.
 pub const SETTLE: Duration = Duration::from_millis(320);
 
@@ -37,21 +53,6 @@ pub const SETTLE: Duration = Duration::from_millis(320);
 pub const DISAGREES_AFTER: Duration = Duration::from_secs(2);
 /// How long to ask for a table that the one who has it does not hand out.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What is known of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerState {
-    /// Not heard since this node started.
-    Unheard,
-    /// Heard, but not ready to announce.
-    Joining,
-    /// Heard and ready.
-    Alive,
-    /// It said that it stops.
-    Left,
-    /// Heard once, silent since.
-    Dead,
-}
 
 /// A change that others must act on; the greater one includes the smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,12 @@ pub enum Rejected {
     /// The sender is none of the configured peers.
     #[error("the sender is not a configured peer")]
     Stranger,
+    /// A probe, which the kernel's responder would have answered if there were one.
+    #[error("the datagram is a probe for a kernel that answers")]
+    Probe,
+    /// An echo that answers no probe of ours.
+    #[error("the echo answers no probe of this node")]
+    Unasked,
     /// It comes from another address than the peer has.
     #[error("the message of {0} does not come from its address")]
     Misplaced(String),
@@ -125,18 +132,10 @@ pub struct Membership {
     asked: Option<(u64, u64)>,
     adopted: Option<Table>,
     replies: Vec<(String, Vec<u8>)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    state: PeerState,
-    boot: u64,
-    sequence: u64,
-    heals: u32,
-    heard: Duration,
-    digest: u64,
-    /// Since when its table and ours differ.
-    differs: Option<Duration>,
+    lease: Lease,
+    ticked: Duration,
+    /// Without them no peer is probed.
+    nonces: Option<Nonces>,
 }
 
 impl Membership {
@@ -150,10 +149,8 @@ impl Membership {
         key: Option<Key>,
         now: Duration,
     ) -> Self {
-        let (state, differs) = (PeerState::Unheard, None);
-        let unheard = Peer { state, boot: 0, sequence: 0, heals: 0, heard: now, digest: 0, differs };
         let peers: BTreeMap<String, Peer> =
-            peers.into_iter().filter(|peer| peer != name).map(|peer| (peer, unheard)).collect();
+            peers.into_iter().filter(|peer| peer != name).map(|peer| (peer, Peer::unheard(now))).collect();
         let (started, next) = (now, now);
         let (sequence, heals, configured, phase) = (0, 0, false, Phase::Joining);
         let (claims_at, claims) = (None, false);
@@ -180,7 +177,30 @@ impl Membership {
             asked,
             adopted,
             replies,
+            lease: Lease::new(LEASE),
+            ticked: now,
+            nonces: None,
         }
+    }
+
+    /// Probes silent peers from now on, with nonces drawn from the secret, which must be random.
+    pub fn probe_by(&mut self, secret: &[u8; 32]) {
+        self.nonces = Some(Nonces::new(secret));
+    }
+
+    /// The kernel answers for this node, and echoes probes: the lease may outlive the speaker. Peers are told so by a
+    /// node that starts, as what its kernel held is still answered for. To be called before the first tick.
+    pub fn answer_by_kernel(&mut self) {
+        self.lease = Lease::new(KERNEL_LEASE);
+        if self.phase == Phase::Joining {
+            self.phase = Phase::Resuming;
+        }
+    }
+
+    /// Until when this node may answer for what it announces without further evidence; nothing if it may not now.
+    #[must_use]
+    pub fn lease_until(&self) -> Option<Duration> {
+        self.lease.until().filter(|_| self.claims)
     }
 
     /// The node knows its configuration from now on; before that it claims nothing.
@@ -215,7 +235,7 @@ impl Membership {
         self.adopted.take()
     }
 
-    /// Answers to what was received, each to be sent to the peer of that name.
+    /// Answers to what was received and probes, each to be sent to the peer of that name.
     pub fn take_replies(&mut self) -> Vec<(String, Vec<u8>)> {
         std::mem::take(&mut self.replies)
     }
@@ -230,7 +250,7 @@ impl Membership {
     #[must_use]
     pub fn live(&self) -> BTreeSet<String> {
         let own = self.claims.then(|| self.name.clone());
-        let peers = self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Alive);
+        let peers = self.peers.iter().filter(|(_, peer)| peer.state.counts());
         peers.map(|(name, _)| name.clone()).chain(own).collect()
     }
 
@@ -242,9 +262,15 @@ impl Membership {
     /// When [`Self::tick`] must be called next.
     #[must_use]
     pub fn next(&self) -> Duration {
-        let heard = self.peers.values().filter(|peer| is_heard(peer.state));
         let claims_at = self.claims_at.filter(|_| !self.claims);
-        heard.map(|peer| peer.heard + DEAD_AFTER).chain(claims_at).chain([self.next]).min().unwrap_or(self.next)
+        let judged = self.peers.values().filter_map(Peer::next);
+        let probed = self.peers.values().filter(|peer| self.nonces.is_some() && peer.state.counts());
+        judged
+            .chain(probed.map(|peer| peer.probing.next(peer.heard)))
+            .chain(claims_at)
+            .chain([self.next])
+            .min()
+            .unwrap_or(self.next)
     }
 
     /// Takes a datagram in; `is_at` tells whether it came from the address of the peer with that name.
@@ -260,6 +286,12 @@ impl Membership {
         if datagram.starts_with(&table::MAGIC) {
             return self.receive_part(datagram, is_at);
         }
+        if probe::is_echo(datagram) {
+            return self.receive_echo(now, datagram, is_at);
+        }
+        if probe::is_probe(datagram) {
+            return Err(Rejected::Probe);
+        }
         let message = Message::decode(datagram, self.key.as_ref())?;
         self.check_sender(message.name, is_at)?;
         let peer = self.peers.get_mut(message.name).ok_or(Rejected::Stranger)?;
@@ -272,22 +304,43 @@ impl Membership {
         let same_run = peer.boot == message.boot;
         let returns = same_run && peer.state == PeerState::Dead && message.phase == Phase::Alive;
         let healed = returns || (same_run && peer.heals != message.heals);
-        let counted = peer.state == PeerState::Alive;
-        let Message { boot, sequence, heals, phase, digest, .. } = message;
-        *peer = Peer { state: phase.into(), boot, sequence, heals, heard: now, digest, differs: peer.differs };
+        let counted = peer.state.counts();
+        peer.state = peer.state_after(now, message.phase);
+        peer.alive_at = if message.phase == Phase::Alive { now } else { peer.alive_at };
+        (peer.boot, peer.sequence, peer.heals) = (message.boot, message.sequence, message.heals);
+        (peer.heard, peer.digest) = (now, message.digest);
+        peer.probing.reset();
         let state = peer.state;
         if self.peer_stations.get(message.name).is_none_or(|known| known != message.stations) {
             self.peer_stations.insert(message.name.to_owned(), message.stations.to_vec());
         }
         if returns {
             self.heals = self.heals.wrapping_add(1);
+            // It may be waiting for a word of ours before it answers again.
+            self.next = now;
         }
+        self.lease.settle(message.name);
         self.answer(&message);
-        Ok(match state == PeerState::Alive {
+        Ok(match state.counts() {
             _ if healed => Change::Healed,
             alive if alive != counted => Change::Members,
             _ => Change::Nothing,
         })
+    }
+
+    fn receive_echo(
+        &mut self,
+        now: Duration,
+        datagram: &[u8],
+        is_at: impl Fn(&str) -> bool,
+    ) -> Result<Change, Rejected> {
+        let echo = Echo::decode(datagram).ok_or(MessageError::Malformed)?;
+        let mut senders = self.peers.iter_mut().filter(|(name, peer)| peer.state.counts() && is_at(name));
+        if senders.any(|(_, peer)| peer.probing.take(now, &echo)) {
+            Ok(Change::Nothing)
+        } else {
+            Err(Rejected::Unasked)
+        }
     }
 
     fn check_sender(&self, name: &str, is_at: impl Fn(&str) -> bool) -> Result<(), Rejected> {
@@ -355,13 +408,21 @@ impl Membership {
     /// Lets time pass: declares the silent dead, ends the wait after the start, and gives the heartbeat when it is due.
     pub fn tick(&mut self, now: Duration) -> Tick {
         let mut change = Change::Nothing;
-        for peer in self.peers.values_mut().filter(|peer| is_heard(peer.state) && now >= peer.heard + DEAD_AFTER) {
-            if peer.state == PeerState::Alive {
+        // A machine that stood still could not hear: silence counts only for as long as this node listened.
+        let still = now.saturating_sub(self.ticked);
+        let still = if still >= LEASE { still - INTERVAL } else { Duration::ZERO };
+        self.ticked = now;
+        for (name, peer) in &mut self.peers {
+            peer.heard = now.min(peer.heard + still);
+            let counted = peer.state.counts();
+            peer.judge(now);
+            if counted && !peer.state.counts() {
                 change = Change::Members;
+                self.lease.settle(name);
             }
-            peer.state = PeerState::Dead;
         }
-        if self.phase == Phase::Joining && self.configured && self.is_settled(now) {
+        self.probe(now);
+        if matches!(self.phase, Phase::Joining | Phase::Resuming) && self.configured && self.is_settled(now) {
             self.phase = Phase::Alive;
             self.next = now;
             // Whoever starts at the same time may be about to say `Alive` too: one interval more, and both know. The
@@ -377,11 +438,21 @@ impl Membership {
         Tick { heartbeat: self.beat(now), change }
     }
 
+    fn probe(&mut self, now: Duration) {
+        let Some(nonces) = &mut self.nonces else { return };
+        for (name, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.state.counts()) {
+            let probe = peer.probing.due(now, peer.heard, nonces);
+            self.replies.extend(probe.map(|probe| (name.clone(), probe)));
+        }
+    }
+
     /// The heartbeat if it is due, and nothing else: for work between two ticks that takes long.
     pub fn beat(&mut self, now: Duration) -> Option<Vec<u8>> {
         let due = now >= self.next && self.phase != Phase::Left;
         due.then(|| {
             self.next = now + INTERVAL;
+            let counted = self.peers.iter().filter(|(_, peer)| peer.state.counts()).map(|(name, _)| name.clone());
+            self.lease.beat(now, counted);
             self.message()
         })
     }
@@ -412,20 +483,6 @@ impl Membership {
         };
         message.encode(self.key.as_ref())
     }
-}
-
-impl From<Phase> for PeerState {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Joining => Self::Joining,
-            Phase::Alive => Self::Alive,
-            Phase::Left => Self::Left,
-        }
-    }
-}
-
-fn is_heard(state: PeerState) -> bool {
-    matches!(state, PeerState::Joining | PeerState::Alive)
 }
 
 #[cfg(test)]

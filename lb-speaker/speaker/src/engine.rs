@@ -11,7 +11,7 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    kernel::{KernelLease, KernelResponder, Origin},
     links::{Seen, Watch},
     metrics::Metrics,
     peers::PeerSocket,
@@ -48,7 +49,7 @@ pub(crate) struct Setup {
     pub(crate) node: String,
     pub(crate) membership: Membership,
     /// When the membership's time began.
-    pub(crate) origin: Instant,
+    pub(crate) origin: Origin,
     /// `None` for a node without peers.
     pub(crate) peers: Option<PeerSocket>,
     pub(crate) ports: Ports,
@@ -57,6 +58,8 @@ pub(crate) struct Setup {
     /// How often addresses are announced unasked; `None` for only when they come here.
     pub(crate) refresh: Option<Duration>,
     pub(crate) metrics: Metrics,
+    /// What answers beside this process, if anything does.
+    pub(crate) kernel: Option<Box<dyn KernelResponder>>,
 }
 
 /// What the other nodes say about the addresses.
@@ -102,6 +105,8 @@ impl Engine {
             scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,
             adoption,
+            announced: BTreeSet::new(),
+            stalled: BTreeSet::new(),
             disagreeing: BTreeSet::new(),
             refused: BTreeSet::new(),
         };
@@ -144,6 +149,8 @@ struct Turn {
     scanned: Duration,
     rescan_at: Duration,
     adoption: watch::Sender<Adoption>,
+    announced: BTreeSet<Announced>,
+    stalled: BTreeSet<String>,
     disagreeing: BTreeSet<String>,
     /// Peers about whose datagrams there was a warning.
     refused: BTreeSet<String>,
@@ -166,14 +173,20 @@ impl Turn {
             let now = self.now();
             let mut change = self.take_datagrams();
             let tick = self.setup.membership.tick(now);
+            let beaten = tick.heartbeat.is_some();
             if let (Some(heartbeat), Some(peers)) = (tick.heartbeat, &self.setup.peers) {
                 peers.send(&heartbeat);
             }
+            self.send_replies();
             change = change.max(tick.change);
             self.compare(now);
+            self.watch_stalled();
             let rescanned = self.rescan();
             if configured || rescanned || change != Change::Nothing {
                 self.decide(change);
+            }
+            if beaten {
+                self.lease();
             }
             self.answer();
             self.announce();
@@ -235,10 +248,51 @@ impl Turn {
                 Err(reason) => debug!(%sender, %reason, "datagram dropped"),
             }
         }
+        self.send_replies();
+        change
+    }
+
+    fn send_replies(&mut self) {
+        let Some(peers) = &self.setup.peers else { return };
         for (peer, reply) in self.setup.membership.take_replies() {
             peers.send_to(&peer, &reply);
         }
-        change
+    }
+
+    /// Tells of peers whose kernel answers while their speaker is silent.
+    fn watch_stalled(&mut self) {
+        let states = self.setup.membership.states();
+        let stalled: BTreeSet<String> =
+            states.filter(|(_, state)| *state == PeerState::Stalled).map(|(name, _)| name.to_owned()).collect();
+        for peer in stalled.difference(&self.stalled) {
+            warn!(%peer, "the peer's speaker is silent, its kernel answers: it keeps its addresses for a while");
+        }
+        self.stalled = stalled;
+    }
+
+    /// Until when this node may answer for an address that it announces; nothing if it may not now.
+    fn lease_until(&self, _ip: IpAddr) -> Option<Duration> {
+        self.setup.membership.lease_until()
+    }
+
+    /// Whether it may answer at this very moment. To be asked before each answer: the process may have stood still since
+    /// anything was decided.
+    fn may_answer(&self, ip: IpAddr) -> bool {
+        self.lease_until(ip).is_some_and(|until| self.now() < until)
+    }
+
+    /// Hands the leases to the kernel's responder.
+    fn lease(&mut self) {
+        let leases = self.announced.iter().filter_map(|announced| {
+            let Announced { interface, mac, ip } = *announced;
+            let until_ns = self.setup.origin.ns(self.lease_until(ip)?);
+            Some(KernelLease { interface, mac, ip, until_ns, former: self.audible.get(&ip)?.former })
+        });
+        let leases: Vec<KernelLease> = leases.collect();
+        let now = self.setup.origin.ns(self.now());
+        if let Some(kernel) = &mut self.setup.kernel {
+            kernel.follow(now, &leases);
+        }
     }
 
     /// Tells of peers that assigned other addresses, and hands on what this node is to take over.
@@ -315,6 +369,8 @@ impl Turn {
             self.schedule.restart(now);
         }
         self.tell(owned, &announced);
+        self.announced = announced;
+        self.lease();
     }
 
     /// Logs and counts what changed. An address that was won but has no interface to be announced on is told about too:
@@ -353,6 +409,9 @@ impl Turn {
                 };
                 let Ok(reply) = respond(&port.station, &port.announced, frame) else { continue };
                 self.setup.metrics.request(reply.ip);
+                if !self.may_answer(reply.ip) {
+                    continue;
+                }
                 match port.socket.send(&reply.frame.encode()) {
                     Ok(()) => self.setup.metrics.response(reply.ip),
                     Err(error) => debug!(interface = %port.name, %error, "cannot send"),
@@ -368,7 +427,7 @@ impl Turn {
 
     fn announce(&mut self) {
         for Announced { interface, ip, .. } in self.schedule.due(self.now()) {
-            let Some(port) = self.setup.ports.port(interface) else { continue };
+            let Some(port) = self.setup.ports.port(interface).filter(|_| self.may_answer(ip)) else { continue };
             for frame in announce::frames(&port.station, ip) {
                 match port.socket.send(&frame.encode()) {
                     Ok(()) => self.setup.metrics.gratuitous(ip),
@@ -388,6 +447,8 @@ impl Turn {
         }
         self.setup.ports.announce(&BTreeMap::new());
         self.tell(BTreeMap::new(), &BTreeSet::new());
+        self.announced.clear();
+        self.lease();
         info!("left");
     }
 }

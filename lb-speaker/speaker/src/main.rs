@@ -9,6 +9,7 @@
 mod controller;
 mod engine;
 mod groups;
+mod kernel;
 mod links;
 mod local;
 mod metrics;

@@ -65,7 +65,7 @@ impl Metrics {
     }
 
     pub(crate) fn peer(&self, name: &str, state: PeerState) {
-        self.peers.with_label_values(&[name]).set(i64::from(state == PeerState::Alive));
+        self.peers.with_label_values(&[name]).set(i64::from(state.counts()));
     }
 
     pub(crate) fn disagreeing(&self, peers: usize) {

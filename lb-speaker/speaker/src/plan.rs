@@ -22,6 +22,8 @@ pub(crate) struct Desired {
 pub(crate) struct Owned {
     pub(crate) services: Vec<ObjectName>,
     pub(crate) interfaces: Interfaces,
+    /// Where the address was before it came here in a planned way.
+    pub(crate) former: Option<IpAddr>,
 }
 
 impl Desired {
@@ -55,7 +57,7 @@ impl Desired {
         });
         won.map(|contest| {
             let services = contest.services.iter().map(|service| service.meta.name.clone()).collect();
-            (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest.pool, node) })
+            (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest.pool, node), former: None })
         })
         .collect()
     }

@@ -1,11 +1,12 @@
 //! `run`: the daemon. Snapshots come in, addresses are assigned and written to status, the engine announces.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use crate::{
     controller::{Controller, replace},
     engine::{Adoption, Engine, Setup},
+    kernel::Origin,
     links::{Seen, Watch},
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
@@ -171,17 +173,28 @@ fn start_engine(
     }
     let names = others.into_iter().map(|peer| peer.name);
     let boot = next_boot(&flags.source.state_dir);
-    let membership = Membership::new(node, boot, names, key, Duration::ZERO);
+    let mut membership = Membership::new(node, boot, names, key, Duration::ZERO);
+    match random() {
+        Ok(secret) => membership.probe_by(&secret),
+        Err(error) => warn!(%error, "no random bytes, so peers that fall silent are not probed"),
+    }
     Engine::start(Setup {
         node: node.to_owned(),
         membership,
-        origin: Instant::now(),
+        origin: Origin::now(),
         peers,
         ports,
         watch: watch.ok(),
         refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
         metrics: metrics.clone(),
+        kernel: None,
     })
+}
+
+fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Key> {

@@ -63,6 +63,8 @@ pub(super) enum Phase {
     Joining,
     Alive,
     Left,
+    /// As `Joining`, while the node's kernel still answers for what an earlier run announced.
+    Resuming,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl<'a> Message<'a> {
             Phase::Joining => 0,
             Phase::Alive => 1,
             Phase::Left => 2,
+            Phase::Resuming => 3,
         };
         // Names are checked where they enter, by the speaker's command line; a longer one would never be taken.
         let name = self.name.as_bytes();
@@ -137,6 +140,7 @@ impl<'a> Message<'a> {
             0 => Phase::Joining,
             1 => Phase::Alive,
             2 => Phase::Left,
+            3 => Phase::Resuming,
             _ => return Err(malformed),
         };
         let name = std::str::from_utf8(name).map_err(|_| malformed)?;
@@ -214,7 +218,7 @@ mod tests {
             (Vec::new(), MessageError::Malformed),
             (changed(0, b'X'), MessageError::Malformed),
             (changed(4, 2), MessageError::Version(2)),
-            (changed(5, 3), MessageError::Malformed),
+            (changed(5, 4), MessageError::Malformed),
             (changed(36, 3), MessageError::Malformed),
             (changed(36, 1), MessageError::Malformed),
             (changed(36, 0), MessageError::Malformed),

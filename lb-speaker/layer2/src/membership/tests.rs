@@ -158,6 +158,93 @@ fn a_silent_node_is_dead_within_the_bound() {
     world.check("b", &["a", "b"]);
 }
 
+/// `a` and `b`, of which `b` falls silent at 0 ms while its kernel echoes what `a` asks until `echoes`.
+fn stalled(echoes: u64) -> (Membership, u64) {
+    let ms = Duration::from_millis;
+    let mut a = Membership::new("a", 1, ["b".to_owned()], None, ms(0));
+    let mut b = Membership::new("b", 1, ["a".to_owned()], None, ms(0));
+    a.probe_by(&[7; 32]);
+    b.set_configured();
+    b.phase = Phase::Alive;
+    let heartbeat = b.tick(ms(0)).heartbeat.unwrap();
+    assert_eq!(a.receive(ms(0), &heartbeat, |_| true), Ok(Change::Members));
+    for now in 1..5000 {
+        a.tick(ms(now));
+        for (_, probe) in a.take_replies() {
+            let echo = echo(&probe, ms(now)).filter(|_| now < echoes);
+            assert_eq!(
+                echo.map(|echo| a.receive(ms(now), &echo, |_| true)).unwrap_or(Ok(Change::Nothing)),
+                Ok(Change::Nothing)
+            );
+        }
+        if !a.live().contains("b") {
+            return (a, now);
+        }
+        let due = a.next();
+        assert!(due > ms(now) && due <= ms(now) + INTERVAL, "at {now}: {due:?}");
+    }
+    panic!("b is never dead");
+}
+
+#[test]
+fn a_peer_whose_kernel_answers_is_stalled_and_not_for_ever() {
+    // Without an echo as ever; with echoes until their end; and never beyond three seconds.
+    for (echoes, dead) in [(0, 160), (100, 240), (1000, 1120), (5000, 3000)] {
+        assert_eq!(stalled(echoes).1, dead, "echoes until {echoes} ms");
+    }
+}
+
+#[test]
+fn a_speaker_that_starts_again_behind_its_kernel_keeps_its_place() {
+    for (phase, counts) in [(Phase::Resuming, true), (Phase::Joining, false)] {
+        let mut world = started();
+        world.run(10);
+        world.start("c", 2);
+        if phase == Phase::Resuming {
+            world.nodes.get_mut("c").unwrap().answer_by_kernel();
+        }
+        let now = Duration::from_millis(world.now);
+        let heartbeat = world.nodes.get_mut("c").unwrap().tick(now).heartbeat.unwrap();
+        let a = world.nodes.get_mut("a").unwrap();
+        a.receive(now, &heartbeat, |_| true).unwrap();
+        assert_eq!(a.live().contains("c"), counts, "{phase:?}");
+    }
+    // Whoever only says that it resumes is dead after three seconds, too.
+    let mut world = started();
+    world.start("c", 2);
+    let c = world.nodes.get_mut("c").unwrap();
+    c.configured = false;
+    c.answer_by_kernel();
+    world.run(2900);
+    world.check("a", &NAMES);
+    world.run(101);
+    world.check("a", &["a", "b"]);
+}
+
+#[test]
+fn a_node_that_stood_still_answers_only_when_its_peers_have_spoken() {
+    let mut world = started();
+    let c = world.nodes.remove("c").unwrap();
+    assert!(c.lease_until().unwrap() > Duration::from_millis(world.now));
+    world.run(500);
+    assert!(c.lease_until().unwrap() < Duration::from_millis(world.now));
+    world.nodes.insert("c", c);
+    let now = Duration::from_millis(world.now);
+    let heartbeat = world.nodes.get_mut("c").unwrap().tick(now).heartbeat.unwrap();
+    assert_eq!(world.nodes["c"].lease_until(), None);
+    world.deliver("c", &heartbeat);
+    // The others thought it dead: they speak at once.
+    world.run(1);
+    assert_eq!(world.nodes["c"].lease_until(), Some(now + LEASE));
+    // Alone, it need not wait for anybody.
+    world.nodes.retain(|name, _| *name == "c");
+    world.run(500);
+    let mut c = world.nodes.remove("c").unwrap();
+    let later = Duration::from_secs(60);
+    c.tick(later);
+    assert_eq!(c.lease_until(), Some(later + LEASE));
+}
+
 #[test]
 fn one_loss_in_five_kills_nobody() {
     let mut world = started();
