@@ -17,6 +17,7 @@ mod offline;
 mod peers;
 mod plan;
 mod ports;
+mod priority;
 mod run;
 mod selection;
 mod socket;

@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
+    priority,
     selection::Selection,
 };
 
@@ -63,6 +64,9 @@ pub(crate) struct RunFlags {
     /// Serve Services of this loadBalancerClass instead of those without a class (roadstead.dev/speaker is always served)
     #[arg(long = "lb-class", value_name = "CLASS", env = "ROADSTEAD_LB_CLASS")]
     lb_class: Option<String>,
+    /// Let the thread of heartbeats and answers go before all ordinary work, at this real-time priority
+    #[arg(long, value_name = "1-99", env = "ROADSTEAD_REALTIME_PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
+    realtime_priority: Option<u8>,
     /// Who wins an address
     #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
     election: Election,
@@ -96,7 +100,8 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let metrics = Metrics::new(&registry).context("cannot register the metrics")?;
     let health = Health::new(registry);
     let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
-    let (engine, mut adoption) = start_engine(&flags, &node, &metrics)?;
+    let started = priority::with(flags.realtime_priority, || start_engine(&flags, &node, &metrics));
+    let (engine, mut adoption) = started.context("cannot take the real-time priority (CAP_SYS_NICE)")??;
     let serve = |addr| {
         let server = roadstead_telemetry::serve(addr, health.clone(), shutdown.clone());
         server.with_context(|| format!("cannot serve metrics on {addr}"))

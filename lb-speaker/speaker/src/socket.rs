@@ -1,4 +1,4 @@
-//! The packet socket of one interface: hears questions for addresses, sends answers. The only file with `unsafe`.
+//! The packet socket of one interface: hears questions for addresses, sends answers. One of two files with `unsafe`.
 //!
 //! It is a tap for all protocols and not a receiver of two, because a tap sees a frame before traffic control does: the
 //! agent's programs may reject what is addressed to an announced address, a question about it must be heard first.
