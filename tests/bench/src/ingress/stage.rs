@@ -2,7 +2,8 @@
 //! endpoint and client.
 //!
 //! Everything talks over the loopback device of that namespace, so that no port of the host is taken. All of ours go
-//! before other processes of the machine (SCHED_FIFO), which disturb the least so.
+//! before other processes of the machine (SCHED_FIFO), which disturb the least so; but not where a proxy changes its
+//! configuration ([`Turn::WithAll`]).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -48,6 +49,16 @@ struct Cpus {
     client: usize,
 }
 
+/// How a proxy gets its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// One processor, before everybody else: for figures of CPU and time.
+    BeforeAll,
+    /// Any processor, as any process does. One that loads its configuration beside its workers, as nginx and HAProxy do, would
+    /// keep them off their only processor for as long as that takes, which no ordinary scheduler does to them.
+    WithAll,
+}
+
 /// A running proxy.
 pub(crate) struct Running {
     pub(crate) proxy: Proxy,
@@ -86,11 +97,20 @@ impl Stage {
 
     /// Starts a proxy with this many hosts beside the usual ones, and waits until it serves `ask`.
     pub(crate) fn start(&self, proxy: Proxy, hosts: u32, ask: &str) -> Result<Running> {
+        self.start_at(Turn::BeforeAll, proxy, hosts, ask)
+    }
+
+    /// As [`Stage::start`], with a say in when it runs.
+    pub(crate) fn start_at(&self, turn: Turn, proxy: Proxy, hosts: u32, ask: &str) -> Result<Running> {
         let folder = self.site.folder.join(format!("{}-{hosts}", proxy.word()));
         let _none = fs::remove_dir_all(&folder);
         let site = Site { hosts, ..self.site.at(&folder) };
         proxy.configure(&site)?;
-        let command = pinned(&proxy.command(&site, &self.programs)?, self.cpus.proxy, self.files);
+        let command = proxy.command(&site, &self.programs)?;
+        let command = match turn {
+            Turn::BeforeAll => pinned(&command, self.cpus.proxy, self.files),
+            Turn::WithAll => behind(limited(self.files), &command),
+        };
         let began = Instant::now();
         let process = self.place().spawn(proxy.word(), command)?;
         let (to, wanted) = (proxy.ports().http_address(), request(ask, "/"));
@@ -213,17 +233,28 @@ fn own() -> Result<Command> {
 
 /// The same command on one processor, before everybody else's, with enough descriptors.
 fn pinned(command: &Command, cpu: usize, files: u64) -> Command {
-    let mut pinned = Command::new("prlimit");
-    pinned.args([&format!("--nofile={files}:{files}"), "chrt", "--fifo", "50"]);
-    pinned.args(["taskset", "--cpu-list", &cpu.to_string()]);
-    pinned.arg(command.get_program()).args(command.get_args());
+    let mut pinned = limited(files);
+    pinned.args(["chrt", "--fifo", "50", "taskset", "--cpu-list", &cpu.to_string()]);
+    behind(pinned, command)
+}
+
+/// What gives the rest of its line enough descriptors.
+fn limited(files: u64) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={files}:{files}"));
+    limited
+}
+
+/// A command behind one that runs it.
+fn behind(mut runner: Command, command: &Command) -> Command {
+    runner.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => pinned.env(name, value),
-            None => pinned.env_remove(name),
+            Some(value) => runner.env(name, value),
+            None => runner.env_remove(name),
         };
     }
-    pinned
+    runner
 }
 
 /// As many descriptors as we want, or as many as root may have here.

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::proxies::{Notice, Proxy};
 use super::results::by_proxy;
 use super::site::{FLIPS, PLAIN, Side};
-use super::stage::{Running, Stage, quiet};
+use super::stage::{Running, Stage, Turn, quiet};
 use crate::report::{Report, Table, time};
 use crate::series::Series;
 use crate::service::progress;
@@ -44,7 +44,7 @@ pub(crate) fn run(stage: &Stage, plan: &Plan, report: &mut Report) -> Result<()>
         for proxy in stage.proxies().filter(|proxy| *proxy != Proxy::NginxLogging) {
             progress(&format!("{} changes beside {hosts} hosts: {}", plan.edits, proxy.name()));
             quiet(plan)?;
-            let running = stage.start(proxy, hosts, PLAIN)?;
+            let running = stage.start_at(Turn::WithAll, proxy, hosts, PLAIN)?;
             let changed = change(stage, plan, &running);
             all.push(changed.with_context(|| format!("changes of {}", proxy.name()))?);
             running.stop();
@@ -127,6 +127,7 @@ fn table(plan: &Plan, hosts: u32, all: &[Changed]) -> Table {
         remarks: [
             "roadstead and envoy (RDS from a file) watch their files; nginx gets SIGHUP, haproxy's master SIGUSR2. A lost",
             "request on a keep-alive connection is one that was sent and not answered with 200; browsers repeat such ones.",
+            "Here alone all proxies run as any process does, on both processors and at the usual priority.",
         ]
         .map(str::to_owned)
         .to_vec(),
