@@ -7,10 +7,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use roadstead_model::{ObjectName, ObjectRef, Problem, Severity, Snapshot};
+use roadstead_model::{IngressStatus, ObjectName, Problem, Severity, Snapshot};
 use roadstead_routes::{
     Backend, BackendId, Compiled, Controller, Endpoints, Protocol, Settings, Table, app_protocol, compile_after,
-    endpoints_of, same_inputs,
+    endpoints_of, same_inputs, unserved,
 };
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
@@ -243,10 +243,7 @@ impl Control {
         let mut names = Vec::new();
         for (index, backend) in table.backends().iter().enumerate() {
             let endpoints = endpoints_of(snapshot, backend, self.controller.node.as_deref()).unwrap_or_else(|error| {
-                let object =
-                    table.first_user(index).map(|name| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
-                let reason = format!("{error}; requests get 503");
-                problems.push(Problem { severity: Severity::Warning, place: None, object, field: None, reason });
+                problems.push(unserved(table, index, &error));
                 Endpoints::default()
             });
             let pool = self.pools.entry(backend.clone()).or_insert_with(|| Arc::new(Pool::new(backend)));
@@ -315,16 +312,28 @@ impl Control {
         self.reported = now;
     }
 
-    /// The addresses to write to each of our Ingresses; `None` where nothing is to be published.
+    /// What to write to each of our Ingresses: where it is served, as far as that is to be published, and what of it another one
+    /// has. Those that have neither are left out.
     #[must_use]
-    pub fn status(&self, publish: &Publish) -> Option<BTreeMap<ObjectName, Vec<IpAddr>>> {
-        let (snapshot, compiled) = self.applied.as_ref()?;
-        let mut addresses = publish.addresses.clone();
-        if addresses.is_empty() {
-            let service = snapshot.services.get(publish.service.as_ref()?)?;
-            addresses = service.status.iter().map(|entry| entry.ip).collect();
-        }
-        Some(compiled.table.ingresses().iter().map(|name| (name.clone(), addresses.clone())).collect())
+    pub fn status(&self, publish: &Publish) -> BTreeMap<ObjectName, IngressStatus> {
+        let Some((snapshot, compiled)) = &self.applied else { return BTreeMap::new() };
+        let service = publish.service.as_ref().filter(|_| publish.addresses.is_empty());
+        let addresses = match service {
+            None => Some(publish.addresses.clone()),
+            Some(name) => {
+                let service = snapshot.services.get(name);
+                service.map(|service| service.status.iter().map(|entry| entry.ip).collect())
+            }
+        };
+        let status = |name: &ObjectName| {
+            // While the Service that is to be published is not there, its last addresses stay.
+            let before = || snapshot.ingresses.get(name).map(|ingress| ingress.status.addresses.clone());
+            let addresses = addresses.clone().or_else(before).unwrap_or_default();
+            let conflicts = compiled.conflicts.get(name).cloned().unwrap_or_default();
+            let is_empty = addresses.is_empty() && conflicts.is_empty();
+            (!is_empty).then(|| (name.clone(), IngressStatus { addresses, conflicts }))
+        };
+        compiled.table.ingresses().iter().filter_map(status).collect()
     }
 }
 

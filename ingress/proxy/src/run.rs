@@ -111,8 +111,7 @@ struct Status {
 
 impl Status {
     fn write(&mut self, control: &Control) {
-        let Some(addresses) = control.status(&self.publish) else { return self.failed = false };
-        let written = self.writer.write_ingresses(&addresses);
+        let written = self.writer.write_ingresses(&control.status(&self.publish));
         if let Err(error) = &written
             && !self.failed
         {

@@ -33,6 +33,8 @@ pub struct Compiled {
     pub table: Arc<Table>,
     /// Conflicts, settings without effect, parts that cannot be served.
     pub problems: Vec<Problem>,
+    /// Those of the problems that another Ingress is the reason of, by the Ingress that they are told to.
+    pub conflicts: BTreeMap<ObjectName, Vec<String>>,
     known: Known,
 }
 
@@ -111,7 +113,8 @@ pub fn compile_after(snapshot: &Snapshot, controller: &Controller, before: Optio
         compiler.share_certificate(&host, &alias);
     }
     compiler.add_siblings();
-    Compiled { table: Arc::new(compiler.table), problems: compiler.problems, known }
+    let Compiler { table, problems, conflicts, .. } = compiler;
+    Compiled { table: Arc::new(table), problems, conflicts, known }
 }
 
 /// An Ingress with what its annotations mean.
@@ -139,6 +142,11 @@ fn first_port(service: ObjectName) -> Backend {
     Backend { service, port: BackendPort::Name(String::new()), reach: Reach::Endpoints }
 }
 
+/// A Service's port, reached as the Ingress asks.
+fn service_backend(settings: &Settings, service: &ObjectName, port: &BackendPort) -> Backend {
+    Backend { service: service.clone(), port: port.clone(), reach: settings.balance.reach }
+}
+
 /// Why a path has no place in the table.
 enum Unplaced {
     /// An older route has it.
@@ -151,6 +159,7 @@ enum Unplaced {
 struct Compiler<'a> {
     table: Table,
     problems: Vec<Problem>,
+    conflicts: BTreeMap<ObjectName, Vec<String>>,
     backend_ids: HashMap<Backend, BackendId>,
     claims: Vec<TlsClaim<'a>>,
     /// All paths of class `nginx` on these hosts are regular expressions.
@@ -326,8 +335,7 @@ impl<'a> Compiler<'a> {
     fn target(&mut self, ingress: &Ingress, settings: &Settings, field: &str, backend: &IngressBackend) -> Target {
         match backend {
             IngressBackend::Service { service, port } => {
-                let reach = settings.balance.reach;
-                Target::Backend(self.backend(Backend { service: service.clone(), port: port.clone(), reach }))
+                Target::Backend(self.backend(service_backend(settings, service, port)))
             }
             IngressBackend::Resource { kind, name } => {
                 let reason = format!("{kind} {name}: resource backends are not served, requests get 503");
@@ -367,11 +375,26 @@ impl<'a> Compiler<'a> {
 
     fn lost(&mut self, ingress: &Ingress, field: String, what: &str, older: RouteId) {
         let owner = self.table.routes.get(older).map(|route| &route.ingress);
-        let reason = match owner {
-            Some(owner) if *owner != ingress.meta.name => format!("{what} is already served by Ingress {owner}"),
-            _ => format!("{what} is given twice, the first one serves"),
-        };
-        self.problems.push(warning(ingress, field, reason));
+        match owner.filter(|owner| **owner != ingress.meta.name) {
+            Some(owner) => {
+                let reason = format!("{what} is already served by Ingress {owner}");
+                self.conflict(warning(ingress, field, reason));
+            }
+            None => {
+                let reason = format!("{what} is given twice, the first one serves");
+                self.problems.push(warning(ingress, field, reason));
+            }
+        }
+    }
+
+    /// Reports what an older Ingress has in the place of this one, which its owner cannot know.
+    fn conflict(&mut self, problem: Problem) {
+        if let Some(object) = &problem.object {
+            let field = problem.field.as_deref().unwrap_or_default();
+            let told = format!("{field}: {}", problem.reason);
+            self.conflicts.entry(object.name.clone()).or_default().push(told);
+        }
+        self.problems.push(problem);
     }
 }
 

@@ -59,6 +59,9 @@ fn a_conflict_leaves_the_other_paths_of_the_loser() {
     let found = problems(&snapshot);
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[1].ends_with("is given twice, the first one serves"), "{found:?}");
+    let lost = "spec.rules[0].http.paths[0]: Prefix path \"/\" of any host is already served by Ingress default/a";
+    let told = BTreeMap::from([(fixture::name("default/b"), vec![lost.to_owned()])]);
+    assert_eq!(compile(&snapshot, &Controller::default()).conflicts, told, "what an Ingress does to itself is none");
 }
 
 #[test]
@@ -97,7 +100,8 @@ fn certificates_belong_to_the_ingress_that_serves_the_host() {
     assert_eq!(secret("www.bank.example").as_deref(), Some("default/bank"));
     assert_eq!(secret("a.b.bank.example"), None);
     assert_eq!(secret("other.example"), None);
-    assert!(compiled.problems.iter().any(|problem| problem.reason.contains("already chosen by Ingress default/bank")));
+    let conflicts = &compiled.conflicts[&fixture::name("default/a-thief")];
+    assert!(conflicts.len() == 1 && conflicts[0].contains("already chosen by Ingress default/bank"), "{conflicts:?}");
 }
 
 #[test]
@@ -133,7 +137,10 @@ fn endpoints_and_services_are_no_input_of_the_table() {
         fixture::add(&mut replaced, ingress);
         same_inputs(&snapshot, &replaced)
     };
-    assert!(replaced(|ingress| ingress.status.push("192.0.2.1".parse().unwrap())), "a status is what we write");
+    assert!(
+        replaced(|ingress| ingress.status.addresses.push("192.0.2.1".parse().unwrap())),
+        "a status is what we write"
+    );
     assert!(!replaced(|ingress| ingress.class = Some("edge".to_owned())));
     assert!(!replaced(|ingress| ingress.rules.push(fixture::rule(None, &["P / web"]))));
 }

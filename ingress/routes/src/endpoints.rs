@@ -12,11 +12,11 @@ use std::{
 };
 
 use roadstead_model::{
-    BackendPort, Endpoint, EndpointSlice, IpFamily, ObjectName, Port, Protocol, Service, ServiceKind, ServicePort,
-    Snapshot, TargetPort,
+    BackendPort, Endpoint, EndpointSlice, IpFamily, ObjectName, ObjectRef, Port, Problem, Protocol, Service,
+    ServiceKind, ServicePort, Severity, Snapshot, TargetPort,
 };
 
-use crate::{Backend, Reach};
+use crate::{Backend, Reach, Table};
 use nearby::{Nearby, Place};
 
 /// What can take requests for a backend.
@@ -65,6 +65,14 @@ impl Endpoints {
     pub fn usable(&self) -> &[SocketAddr] {
         if self.ready.is_empty() { &self.draining } else { &self.ready }
     }
+}
+
+/// What follows from a backend without endpoints to choose from, told to the first Ingress that leads to it.
+#[must_use]
+pub fn unserved(table: &Table, backend: usize, error: &EndpointsError) -> Problem {
+    let object = table.first_user(backend).map(|name| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
+    let reason = format!("{error}; requests get 503");
+    Problem { severity: Severity::Warning, place: None, object, field: None, reason }
 }
 
 /// The endpoints of a backend. Where the Service has two families, those of its first, so that a pod is not counted twice;

@@ -4,8 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use roadstead_model::{
     BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Host, Ingress, IngressBackend,
-    IngressClass, IngressPath, IngressRule, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol,
-    Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    IngressClass, IngressPath, IngressRule, IngressStatus, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType,
+    Protocol, Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use crate::{Facts, Scheme, Variable, normalise, request_host};
@@ -29,7 +29,8 @@ pub(crate) fn backend(service: &str) -> IngressBackend {
 
 pub(crate) fn ingress(text: &str) -> Ingress {
     let meta = meta(text);
-    Ingress { meta, class: None, default_backend: None, tls: Vec::new(), rules: Vec::new(), status: Vec::new() }
+    let status = IngressStatus::default();
+    Ingress { meta, class: None, default_backend: None, tls: Vec::new(), rules: Vec::new(), status }
 }
 
 /// An Ingress with these of ingress-nginx's annotations.

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use roadstead_model::{
-    BackendPort, Host, Ingress, IngressBackend, IngressPath, IngressRule, Metadata, ObjectName, PathType, Snapshot,
+    BackendPort, Host, Ingress, IngressBackend, IngressPath, IngressRule, IngressStatus, Metadata, ObjectName,
+    PathType, Snapshot,
 };
 
 use crate::{
@@ -35,7 +36,7 @@ fn ingress(path: &str, annotations: &str) -> Ingress {
         default_backend: None,
         tls: Vec::new(),
         rules: vec![IngressRule { host: Some(Host::Exact("a.example".to_owned())), paths }],
-        status: Vec::new(),
+        status: IngressStatus::default(),
     }
 }
 

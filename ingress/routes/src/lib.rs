@@ -35,7 +35,7 @@ pub use canary::RouteCanary;
 pub use class::{CONTROLLER, ClassChoice, DEFAULT_CLASS};
 pub use compile::{Compiled, compile, compile_after, same_inputs};
 pub use controller::Controller;
-pub use endpoints::{Endpoints, EndpointsError, endpoints_of};
+pub use endpoints::{Endpoints, EndpointsError, endpoints_of, unserved};
 pub use fuzz::{fuzz_annotations, fuzz_rewrite, fuzz_template};
 pub use host::request_host;
 pub use network::Networks;

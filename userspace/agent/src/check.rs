@@ -1,4 +1,5 @@
-//! `roadstead check PATH...`: reads manifests as the daemons do and prints what is wrong with them.
+//! `roadstead check PATH...`: reads manifests as the daemons do and prints what is wrong with them, each object by itself and
+//! Ingresses with each other: the proxy's own routes are made of them.
 
 use std::{
     io::{self, Write},
@@ -9,8 +10,9 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
-use roadstead_model::{Severity, Snapshot};
-use roadstead_sources::{LoadOptions, NodePortRange};
+use roadstead_model::{ObjectName, Problem, Severity, Snapshot};
+use roadstead_routes::{ClassChoice, Controller, compile, endpoints_of, unserved};
+use roadstead_sources::{LoadOptions, Loaded, NodePortRange};
 
 /// What validation depends on besides the manifests.
 #[derive(Args, Debug)]
@@ -27,6 +29,22 @@ pub(crate) struct CheckFlags {
     /// Range that node ports are taken from
     #[arg(long, value_name = "FIRST-LAST", env = "ROADSTEAD_NODE_PORT_RANGE", default_value_t)]
     node_port_range: NodePortRange,
+    /// Ingresses of this class are roadstead-ingress's and no others (repeatable; default: classes of controller
+    /// roadstead.dev/ingress)
+    #[arg(long = "ingress-class", value_name = "NAME", env = "ROADSTEAD_INGRESS_CLASS", value_delimiter = ',')]
+    ingress_classes: Vec<String>,
+    /// ConfigMap with roadstead-ingress's options (default: ingress-nginx/ingress-nginx-controller with class nginx)
+    #[arg(long = "configmap", value_name = "NAMESPACE/NAME", env = "ROADSTEAD_INGRESS_CONFIGMAP", value_parser = object_name)]
+    config_map: Option<ObjectName>,
+}
+
+fn object_name(text: &str) -> Result<ObjectName, &'static str> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err("expected namespace/name"),
+    }
 }
 
 /// Prints every problem and a summary; exit code 1 on errors, 0 with warnings only.
@@ -37,15 +55,40 @@ pub(crate) fn run(paths: &[PathBuf], flags: &CheckFlags) -> anyhow::Result<ExitC
         // Status is no part of the manifests.
         state_dir: None,
     };
-    let snapshot = roadstead_sources::load(paths, &options);
-    report(&snapshot, &mut io::stdout().lock()).context("cannot print")
+    let controller = Controller {
+        classes: ClassChoice { names: flags.ingress_classes.clone() },
+        config_map: flags.config_map.clone(),
+        ..Controller::default()
+    };
+    let loaded = Loaded::read(paths, &options);
+    report(&loaded, &controller, &mut io::stdout().lock()).context("cannot print")
 }
 
-fn report(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<ExitCode> {
-    for problem in &snapshot.problems {
+/// All that is wrong, in order of files and lines.
+fn problems(loaded: &Loaded, controller: &Controller) -> Vec<Problem> {
+    let snapshot = loaded.snapshot();
+    let compiled = compile(snapshot, controller);
+    let mut problems = compiled.problems;
+    for (index, backend) in compiled.table.backends().iter().enumerate() {
+        problems
+            .extend(endpoints_of(snapshot, backend, None).err().map(|error| unserved(&compiled.table, index, &error)));
+    }
+    let placed = problems.into_iter().map(|problem| loaded.placed(problem));
+    let mut problems: Vec<_> = snapshot.problems.iter().cloned().chain(placed).collect();
+    problems.sort_by(|one, other| one.place.cmp(&other.place));
+    problems
+}
+
+fn report(loaded: &Loaded, controller: &Controller, out: &mut impl Write) -> io::Result<ExitCode> {
+    let (snapshot, problems) = (loaded.snapshot(), problems(loaded, controller));
+    for problem in &problems {
         writeln!(out, "{problem}")?;
     }
-    let count = |severity| snapshot.problems.iter().filter(|problem| problem.severity == severity).count();
+    summary(snapshot, &problems, out)
+}
+
+fn summary(snapshot: &Snapshot, problems: &[Problem], out: &mut impl Write) -> io::Result<ExitCode> {
+    let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let slices = snapshot.slices.values().map(Vec::len).sum();
     let parts = [
@@ -73,11 +116,15 @@ mod tests {
     use super::*;
 
     fn check(yaml: &str, expected: &[&str], code: ExitCode) {
+        check_as(&Controller::default(), yaml, expected, code);
+    }
+
+    fn check_as(controller: &Controller, yaml: &str, expected: &[&str], code: ExitCode) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.yaml"), yaml).unwrap();
-        let snapshot = roadstead_sources::load(&[folder.path().to_owned()], &LoadOptions::default());
+        let loaded = Loaded::read(&[folder.path().to_owned()], &LoadOptions::default());
         let mut out = Vec::new();
-        let found = report(&snapshot, &mut out).unwrap();
+        let found = report(&loaded, controller, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         assert_eq!(format!("{found:?}"), format!("{code:?}"));
@@ -106,6 +153,64 @@ mod tests {
                 "0 Services, 0 endpoint slices, 0 Ingresses, 0 Nodes, 0 address pools: 1 error, 0 warnings",
             ],
             ExitCode::FAILURE,
+        );
+    }
+
+    const INGRESSES: &str = r#"apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: a-young, creationTimestamp: "2026-02-02T00:00:00Z"}
+spec:
+  rules:
+  - host: a.example
+    http:
+      paths:
+      - {path: /x, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+      - {path: /y, pathType: Prefix, backend: {service: {name: gone, port: {number: 80}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: z-old
+  creationTimestamp: "2026-01-01T00:00:00Z"
+  annotations:
+    nginx.ingress.kubernetes.io/enable-modsecurity: "true"
+spec:
+  rules:
+  - host: a.example
+    http: {paths: [{path: /x, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+"#;
+
+    #[test]
+    fn ingresses_are_checked_as_they_are_served() {
+        let summary = "1 Service, 0 endpoint slices, 2 Ingresses, 0 Nodes, 0 address pools: 0 errors";
+        check(
+            INGRESSES,
+            &[
+                "a.yaml:6: warning: Ingress default/a-young: service default/gone does not exist; requests get 503",
+                "a.yaml:14: warning: Ingress default/a-young: spec.rules[0].http.paths[0]: Prefix path \"/x\" of host a.example \
+                 is already served by Ingress default/z-old",
+                "a.yaml:23: warning: Ingress default/z-old: \
+                 metadata.annotations[nginx.ingress.kubernetes.io/enable-modsecurity]: is not honoured by this version",
+                &format!("{summary}, 3 warnings"),
+            ],
+            ExitCode::SUCCESS,
+        );
+        let other = Controller { classes: ClassChoice { names: vec!["other".to_owned()] }, ..Controller::default() };
+        let unclassed = "spec.ingressClassName: is not set and no IngressClass is the default one: not served";
+        check_as(
+            &other,
+            INGRESSES,
+            &[
+                &format!("a.yaml:10: warning: Ingress default/a-young: {unclassed}"),
+                &format!("a.yaml:25: warning: Ingress default/z-old: {unclassed}"),
+                &format!("{summary}, 2 warnings"),
+            ],
+            ExitCode::SUCCESS,
         );
     }
 }

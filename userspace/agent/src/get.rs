@@ -78,6 +78,8 @@ struct Shown {
     /// Cells of the plain table, then those of the wide one.
     cells: Vec<String>,
     object: Value,
+    /// What a reader of the table should know and no column of it tells.
+    warnings: Vec<String>,
 }
 
 /// Prints the objects asked for; exit code 1 where a named one is not there.
@@ -88,10 +90,16 @@ pub(crate) fn run(args: &GetFlags) -> anyhow::Result<ExitCode> {
     let snapshot = roadstead_sources::load(&args.source.manifests, &args.source.options());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let shown = rows::all(args.kind, &snapshot, i64::try_from(now).unwrap_or(i64::MAX));
-    print(args, shown, &mut io::stdout().lock()).context("cannot print")
+    print(args, shown, &mut io::stdout().lock(), &mut io::stderr().lock()).context("cannot print")
 }
 
-fn print(args: &GetFlags, mut shown: Vec<Shown>, out: &mut impl Write) -> io::Result<ExitCode> {
+/// Warnings go where kubectl's go, so that the table stays one for scripts.
+fn print(
+    args: &GetFlags,
+    mut shown: Vec<Shown>,
+    out: &mut impl Write,
+    warnings: &mut impl Write,
+) -> io::Result<ExitCode> {
     let cluster_wide = args.kind == GetKind::Nodes;
     shown.retain(|one| {
         let here = cluster_wide || args.all_namespaces || one.namespace == args.namespace;
@@ -103,7 +111,12 @@ fn print(args: &GetFlags, mut shown: Vec<Shown>, out: &mut impl Write) -> io::Re
     match args.output {
         Some(Output::Json) => writeln!(out, "{:#}", together(args, shown))?,
         Some(Output::Yaml) => write!(out, "{}", yaml::text(&together(args, shown)))?,
-        None | Some(Output::Wide) => table(args, shown, out)?,
+        None | Some(Output::Wide) => {
+            for warning in shown.iter().flat_map(|one| &one.warnings) {
+                writeln!(warnings, "Warning: {warning}")?;
+            }
+            table(args, shown, out)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

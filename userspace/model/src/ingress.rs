@@ -19,8 +19,21 @@ pub struct Ingress {
     pub tls: Vec<IngressTls>,
     /// `spec.rules`.
     pub rules: Vec<IngressRule>,
-    /// `status.loadBalancer.ingress[].ip`.
-    pub status: Vec<IpAddr>,
+    /// What the proxy says of it.
+    pub status: IngressStatus,
+}
+
+/// The annotation that holds [`IngressStatus::conflicts`], a line each, for the API has no field for them. A proxy writes it, and
+/// nobody reads it as a setting.
+pub const CONFLICTS_ANNOTATION: &str = "roadstead.dev/conflicts";
+
+/// What a proxy says of an Ingress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IngressStatus {
+    /// `status.loadBalancer.ingress[].ip`: where it is served.
+    pub addresses: Vec<IpAddr>,
+    /// Parts of it that are not served because another Ingress has them, each a sentence with the field in front.
+    pub conflicts: Vec<String>,
 }
 
 impl Ingress {

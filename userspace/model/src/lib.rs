@@ -18,8 +18,8 @@ mod snapshot;
 
 pub use endpoints::{Endpoint, EndpointPort, EndpointSlice, SliceOrigin};
 pub use ingress::{
-    BackendPort, ConfigMap, Host, Ingress, IngressBackend, IngressClass, IngressPath, IngressRule, IngressTls,
-    PathType, Secret,
+    BackendPort, CONFLICTS_ANNOTATION, ConfigMap, Host, Ingress, IngressBackend, IngressClass, IngressPath,
+    IngressRule, IngressStatus, IngressTls, PathType, Secret,
 };
 pub use metadata::{IpFamily, Metadata, ObjectName, Port, Protocol, UnknownProtocol};
 pub use node::{Namespace, Node};

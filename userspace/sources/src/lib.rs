@@ -39,4 +39,4 @@ pub use flags::{LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
 pub use parse::fuzz_manifest;
 pub use source::{Source, SourceError, start};
 pub use status::StatusWriter;
-pub use store::load;
+pub use store::{Loaded, load};

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_model::{EndpointSlice, ObjectName, Problem, Service, Severity, Snapshot};
+use roadstead_model::{EndpointSlice, ObjectName, ObjectRef, Place, Problem, Service, Severity, Snapshot};
 
 use crate::{
     assign::{Assigned, Conflict, assign},
@@ -298,6 +298,13 @@ impl Merge {
                 next.slices.insert(name.clone(), slices);
             }
         }
+    }
+
+    /// Where a field of an object stands.
+    pub(crate) fn place(&self, object: &ObjectRef, field: &str) -> Option<Place> {
+        let (kind, _) = Kind::named(&object.kind)?;
+        let claims = self.names.get(&Key { kind, name: object.name.clone() })?;
+        Some(claims.chosen()?.origin.place(field))
     }
 
     /// The problems that objects have with each other.

@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_model::{Ingress, IngressIpMode, LoadBalancerIngress, ObjectName, Place, Problem, Severity};
+use roadstead_model::{
+    CONFLICTS_ANNOTATION, Ingress, IngressIpMode, IngressStatus, LoadBalancerIngress, ObjectName, Place, Problem,
+    Severity,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,6 +25,9 @@ use crate::{
 
 /// The folder of the status files under the state directory.
 pub(crate) const FOLDER: &str = "status";
+
+/// What an Ingress's ports are told to suffer from where another Ingress has a part of it; the API wants such a form.
+const CONFLICT: &str = "roadstead.dev/Conflict";
 
 /// Writes status files: whole, by rename, and only when they change.
 #[derive(Clone, Debug)]
@@ -41,27 +47,26 @@ impl StatusWriter {
     /// # Errors
     /// When the file cannot be written; the one before it is left as it was.
     pub fn write_services(&self, addresses: &BTreeMap<ObjectName, Vec<IpAddr>>) -> io::Result<()> {
-        self.write("services.yaml", Kind::Service, "v1", addresses)
+        let object = |(name, ips): (&ObjectName, &Vec<IpAddr>)| StatusObject::new(Kind::Service, "v1", name, ips);
+        self.write("services.yaml", addresses.iter().map(object))
     }
 
-    /// Writes the addresses at which Ingresses are served; those that are not named have none.
+    /// Writes what is to be said of Ingresses; those that are not named have no addresses and no conflicts. Where there is nothing
+    /// to say, and nothing was said before, there is no file.
     ///
     /// # Errors
     /// When the file cannot be written; the one before it is left as it was.
-    pub fn write_ingresses(&self, addresses: &BTreeMap<ObjectName, Vec<IpAddr>>) -> io::Result<()> {
-        self.write("ingresses.yaml", Kind::Ingress, "networking.k8s.io/v1", addresses)
+    pub fn write_ingresses(&self, statuses: &BTreeMap<ObjectName, IngressStatus>) -> io::Result<()> {
+        const FILE: &str = "ingresses.yaml";
+        if statuses.is_empty() && !self.folder.join(FILE).exists() {
+            return Ok(());
+        }
+        self.write(FILE, statuses.iter().map(|(name, status)| StatusObject::of_ingress(name, status)))
     }
 
-    fn write(
-        &self,
-        file: &str,
-        kind: Kind,
-        version: &str,
-        addresses: &BTreeMap<ObjectName, Vec<IpAddr>>,
-    ) -> io::Result<()> {
+    fn write(&self, file: &str, objects: impl Iterator<Item = StatusObject>) -> io::Result<()> {
         let mut text = String::from("# Written by Roadstead and read back by it; edits are lost.\n");
-        for (name, ips) in addresses {
-            let object = StatusObject::new(kind, version, name, ips);
+        for object in objects {
             text.push_str("---\n");
             text.push_str(&serde_yaml::to_string(&object).map_err(io::Error::other)?);
         }
@@ -102,6 +107,8 @@ struct StatusObject {
 struct StatusName {
     namespace: String,
     name: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -123,41 +130,79 @@ struct StatusEntry {
     ip: IpAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<StatusPort>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct StatusPort {
+    port: u16,
+    protocol: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl StatusObject {
     fn new(kind: Kind, version: &str, name: &ObjectName, ips: &[IpAddr]) -> Self {
-        let ingress = ips.iter().map(|ip| StatusEntry { ip: *ip, ip_mode: None }).collect();
+        let ingress = ips.iter().map(|ip| StatusEntry { ip: *ip, ip_mode: None, ports: Vec::new() }).collect();
         Self {
             api_version: version.to_owned(),
             kind: kind.as_str().to_owned(),
-            metadata: StatusName { namespace: name.namespace.to_string(), name: name.name.to_string() },
+            metadata: StatusName {
+                namespace: name.namespace.to_string(),
+                name: name.name.to_string(),
+                annotations: BTreeMap::new(),
+            },
             status: StatusBody { load_balancer: StatusBalancer { ingress } },
         }
+    }
+
+    /// A conflict shows at each address and port, in the form that the API has for errors, and in words in an annotation.
+    fn of_ingress(name: &ObjectName, status: &IngressStatus) -> Self {
+        let mut object = Self::new(Kind::Ingress, "networking.k8s.io/v1", name, &status.addresses);
+        if !status.conflicts.is_empty() {
+            object.metadata.annotations.insert(CONFLICTS_ANNOTATION.to_owned(), status.conflicts.join("\n"));
+            let port = |port| StatusPort { port, protocol: "TCP".to_owned(), error: Some(CONFLICT.to_owned()) };
+            for entry in &mut object.status.load_balancer.ingress {
+                entry.ports = [80, 443].map(port).into();
+            }
+        }
+        object
     }
 }
 
 /// What the status files say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statuses(HashMap<(Kind, ObjectName), Vec<LoadBalancerIngress>>);
+pub(crate) struct Statuses(HashMap<(Kind, ObjectName), Said>);
+
+/// What they say of one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    entries: Vec<LoadBalancerIngress>,
+    conflicts: Vec<String>,
+}
 
 impl Statuses {
     /// The addresses of an object, where a status file has any for it.
     pub(crate) fn of(&self, kind: Kind, name: &ObjectName) -> Option<&[LoadBalancerIngress]> {
-        self.0.get(&(kind, name.clone())).map(Vec::as_slice).filter(|entries| !entries.is_empty())
+        self.0.get(&(kind, name.clone())).map(|said| said.entries.as_slice()).filter(|entries| !entries.is_empty())
     }
 
-    /// The Ingress with the addresses that a status file has for it.
+    /// The Ingress with what a status file says of it.
     pub(crate) fn ingress(&self, name: &ObjectName, ingress: &Arc<Ingress>) -> Arc<Ingress> {
         let mut ingress = Arc::clone(ingress);
-        if let Some(entries) = self.of(Kind::Ingress, name) {
-            Arc::make_mut(&mut ingress).status = entries.iter().map(|entry| entry.ip).collect();
+        if let Some(said) = self.0.get(&(Kind::Ingress, name.clone())) {
+            let status = &mut Arc::make_mut(&mut ingress).status;
+            if !said.entries.is_empty() {
+                status.addresses = said.entries.iter().map(|entry| entry.ip).collect();
+            }
+            status.conflicts.clone_from(&said.conflicts);
         }
         ingress
     }
 
     pub(crate) fn extend(&mut self, other: &Self) {
-        self.0.extend(other.0.iter().map(|(key, entries)| (key.clone(), entries.clone())));
+        self.0.extend(other.0.iter().map(|(key, said)| (key.clone(), said.clone())));
     }
 
     /// Reads one status file, whole or not at all: what is left of half a file would withdraw the other half.
@@ -184,7 +229,9 @@ impl Statuses {
                 let mode = if proxy { IngressIpMode::Proxy } else { IngressIpMode::Vip };
                 LoadBalancerIngress { ip: entry.ip, mode }
             });
-            statuses.0.insert((kind, name), entries.collect());
+            let conflicts = object.metadata.annotations.get(CONFLICTS_ANNOTATION);
+            let conflicts = conflicts.into_iter().flat_map(|text| text.lines()).map(str::to_owned);
+            statuses.0.insert((kind, name), Said { entries: entries.collect(), conflicts: conflicts.collect() });
         }
         Ok(statuses)
     }
@@ -192,6 +239,8 @@ impl Statuses {
 
 #[cfg(test)]
 mod tests {
+    use roadstead_model::{Labels, Metadata};
+
     use super::*;
 
     #[test]
@@ -202,13 +251,27 @@ mod tests {
         let ips: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         let addresses = BTreeMap::from([(name.clone(), ips.clone())]);
         writer.write_services(&addresses).unwrap();
-        writer.write_ingresses(&addresses).unwrap();
+        let status =
+            IngressStatus { addresses: ips.clone(), conflicts: vec!["a: lost".to_owned(), "b: lost".to_owned()] };
+        let ingresses = BTreeMap::from([(name.clone(), status.clone())]);
+        writer.write_ingresses(&ingresses).unwrap();
         for (file, kind) in [("services.yaml", Kind::Service), ("ingresses.yaml", Kind::Ingress)] {
             let path = folder.path().join(FOLDER).join(file);
             let statuses = Statuses::read(&path, &fs::read(&path).unwrap()).unwrap();
             let found: Vec<_> = statuses.of(kind, &name).unwrap().iter().map(|entry| entry.ip).collect();
             assert_eq!(found, ips, "{file}");
         }
+        let path = folder.path().join(FOLDER).join("ingresses.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text.matches("error: roadstead.dev/Conflict").count(),
+            4,
+            "two ports at each of two addresses: {text}"
+        );
+        let ingress = Arc::new(ingress(&name));
+        let told = Statuses::read(&path, text.as_bytes()).unwrap().ingress(&name, &ingress);
+        assert_eq!(told.status, status);
+        assert!(told.is_served_as(&ingress), "no reason to make routes anew");
         let path = folder.path().join(FOLDER).join("services.yaml");
         let before = fs::metadata(&path).unwrap();
         writer.write_services(&addresses).unwrap();
@@ -217,6 +280,27 @@ mod tests {
         writer.write_services(&BTreeMap::new()).unwrap();
         assert_eq!(Statuses::read(&path, &fs::read(&path).unwrap()).unwrap(), Statuses::default());
         assert_eq!(fs::read_dir(folder.path().join(FOLDER)).unwrap().count(), 2, "no scratch file is left");
+    }
+
+    fn ingress(name: &ObjectName) -> Ingress {
+        let meta = Metadata { name: name.clone(), labels: Labels::new(), annotations: Labels::new(), created: None };
+        let status = IngressStatus::default();
+        Ingress { meta, class: None, default_backend: None, tls: Vec::new(), rules: Vec::new(), status }
+    }
+
+    #[test]
+    fn nothing_to_say_of_ingresses_is_no_file_but_empties_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, path) = (StatusWriter::new(folder.path()), folder.path().join("status/ingresses.yaml"));
+        writer.write_ingresses(&BTreeMap::new()).unwrap();
+        assert!(!path.exists());
+        let status = IngressStatus { addresses: Vec::new(), conflicts: vec!["a: lost".to_owned()] };
+        let name = ObjectName::new("shop", "web");
+        writer.write_ingresses(&BTreeMap::from([(name.clone(), status.clone())])).unwrap();
+        let told = Statuses::read(&path, &fs::read(&path).unwrap()).unwrap().ingress(&name, &Arc::new(ingress(&name)));
+        assert_eq!(told.status, status);
+        writer.write_ingresses(&BTreeMap::new()).unwrap();
+        assert_eq!(Statuses::read(&path, &fs::read(&path).unwrap()).unwrap(), Statuses::default());
     }
 
     #[test]

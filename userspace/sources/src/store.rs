@@ -21,9 +21,34 @@ const CHUNK: usize = 32;
 /// Reads the paths once; each is a directory or a file. Problems are in the snapshot.
 #[must_use]
 pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Snapshot {
-    let mut store = Store::new(paths.to_vec(), options.clone());
-    store.scan(&BTreeSet::new(), Scope::All);
-    Arc::unwrap_or_clone(store.snapshot)
+    Arc::unwrap_or_clone(Loaded::read(paths, options).0.snapshot)
+}
+
+/// What was read once, with the files behind it, for whoever finds more to say about its objects.
+pub struct Loaded(Store);
+
+impl Loaded {
+    /// As [`load`].
+    #[must_use]
+    pub fn read(paths: &[PathBuf], options: &LoadOptions) -> Self {
+        let mut store = Store::new(paths.to_vec(), options.clone());
+        store.scan(&BTreeSet::new(), Scope::All);
+        Self(store)
+    }
+
+    /// The objects, and what is wrong with them by themselves.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.0.snapshot
+    }
+
+    /// The same problem with its place, where its object stands in a file.
+    #[must_use]
+    pub fn placed(&self, problem: Problem) -> Problem {
+        let field = problem.field.as_deref().unwrap_or_default();
+        let found = problem.object.as_ref().and_then(|object| self.0.merge.place(object, field));
+        Problem { place: problem.place.or(found), ..problem }
+    }
 }
 
 /// Everything read so far.

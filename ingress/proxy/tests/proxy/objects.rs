@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use roadstead_model::{
     BackendPort, ConfigMap, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Host, Ingress, IngressBackend,
-    IngressPath, IngressRule, IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType, Protocol, Secret,
-    Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
+    IngressPath, IngressRule, IngressStatus, IngressTls, IpFamily, LoadBalancerSpec, Metadata, ObjectName, PathType,
+    Protocol, Secret, Service, ServiceKind, ServicePort, SliceOrigin, Snapshot, TargetPort, TrafficPolicy,
 };
 
 use roadstead_routes::Controller;
@@ -102,7 +102,7 @@ pub(crate) fn ingress(snapshot: &mut Snapshot, name: &str, paths: &[(&str, &str,
         default_backend: None,
         tls: tls.collect(),
         rules: rules.collect(),
-        status: Vec::new(),
+        status: IngressStatus::default(),
     };
     snapshot.ingresses.insert(ingress.meta.name.clone(), Arc::new(ingress));
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use roadstead_model::{Host, Ingress, IngressBackend};
 
-use super::{Compiler, Served};
+use super::{Compiler, Served, service_backend};
 use crate::{
     Canary, CanaryRules, Program, Route, RouteCanary, Target,
     settings::{Profile, annotation_warning, warning},
@@ -22,7 +22,7 @@ impl<'a> Compiler<'a> {
                 if older.meta.name != ingress.meta.name {
                     let host = host.map_or_else(|| "any host".to_owned(), Host::to_string);
                     let reason = format!("has no effect: Ingress {} has the one of {host}", older.meta.name);
-                    self.problems.push(annotation_warning(ingress, "server-snippet", reason));
+                    self.conflict(annotation_warning(ingress, "server-snippet", reason));
                 }
             }
         }
@@ -84,18 +84,23 @@ impl<'a> Compiler<'a> {
         id: RouteId,
         backend: &IngressBackend,
     ) {
-        let target = self.target(ingress, settings, field, backend);
-        let Some(route) = self.table.routes.get_mut(id) else { return };
-        let Target::Backend(backend) = target else { return };
-        let reason = if route.target == target {
-            format!("is the backend of the main Ingress {} too: no canary", route.ingress)
-        } else if let Some(other) = &route.canary {
-            format!("{what} has the canary of Ingress {} already, and a rule has one: not served", other.ingress)
-        } else {
-            let canary = RouteCanary { backend, ingress: ingress.meta.name.clone(), rules: Arc::clone(rules) };
+        // Judged before it has a backend in the table: the pool of a refused one would stand there for nobody.
+        let Some(route) = self.table.routes.get(id) else { return };
+        if let (Target::Backend(main), IngressBackend::Service { service, port }) = (&route.target, backend)
+            && self.table.backend(*main) == Some(&service_backend(settings, service, port))
+        {
+            let reason = format!("is the backend of the main Ingress {} too: no canary", route.ingress);
+            return self.problems.push(warning(ingress, field.to_owned(), reason));
+        }
+        if let Some(other) = &route.canary {
+            let reason =
+                format!("{what} has the canary of Ingress {} already, and a rule has one: not served", other.ingress);
+            return self.conflict(warning(ingress, field.to_owned(), reason));
+        }
+        let Target::Backend(backend) = self.target(ingress, settings, field, backend) else { return };
+        let canary = RouteCanary { backend, ingress: ingress.meta.name.clone(), rules: Arc::clone(rules) };
+        if let Some(route) = self.table.routes.get_mut(id) {
             Arc::make_mut(route).canary = Some(canary);
-            return;
-        };
-        self.problems.push(warning(ingress, field.to_owned(), reason));
+        }
     }
 }

@@ -45,7 +45,7 @@ impl<'a> Compiler<'a> {
             if kept.secret != entry.secret {
                 let host = claim.host.as_ref().map_or_else(|| "every other host".to_owned(), Host::to_string);
                 let reason = format!("the certificate of {host} is already chosen by Ingress {}", kept.ingress);
-                self.problems.push(warning(claim.ingress, claim.field, reason));
+                self.conflict(warning(claim.ingress, claim.field, reason));
             }
         }
     }

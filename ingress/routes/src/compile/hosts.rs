@@ -29,20 +29,16 @@ impl<'a> Compiler<'a> {
         }
         let Some(entry) = self.table.tls_hosts.get_mut(index) else { return };
         let name = host.map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
-        if let Err(owner) = entry.merge(&ingress.meta.name, asked, defaults) {
+        let merged = entry.merge(&ingress.meta.name, asked, defaults);
+        entry.passthrough = entry.passthrough.or(passthrough);
+        if let Err(owner) = merged {
             let reason = format!("client certificates of {name} are already asked for by Ingress {owner}");
-            self.problems.push(annotation_warning(ingress, "auth-tls-secret", reason));
+            self.conflict(annotation_warning(ingress, "auth-tls-secret", reason));
         }
-        if !asked.passthrough {
-            return;
-        }
-        match passthrough {
-            Some(backend) => entry.passthrough = entry.passthrough.or(Some(backend)),
-            None => {
-                let reason =
-                    format!("needs a Service at path / of {name} that no older Ingress serves; not passed through");
-                self.problems.push(annotation_warning(ingress, "ssl-passthrough", reason));
-            }
+        if asked.passthrough && passthrough.is_none() {
+            let reason =
+                format!("needs a Service at path / of {name} that no older Ingress serves; not passed through");
+            self.problems.push(annotation_warning(ingress, "ssl-passthrough", reason));
         }
     }
 
@@ -121,7 +117,7 @@ impl<'a> Compiler<'a> {
         };
         if is_host || table.aliases.get(&alias.to_string()).is_some_and(|other| other != host) {
             let reason = format!("{alias} is served already; it stays what it is");
-            self.problems.push(annotation_warning(ingress, "server-alias", reason));
+            self.conflict(annotation_warning(ingress, "server-alias", reason));
             return;
         }
         table.aliases.insert(alias.to_string(), host.clone());

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use roadstead_model::{ConfigMap, Ingress, Metadata, ObjectName, ObjectRef, Problem, Severity};
+use roadstead_model::{CONFLICTS_ANNOTATION, ConfigMap, Ingress, Metadata, ObjectName, ObjectRef, Problem, Severity};
 
 use super::units;
 use crate::Template;
@@ -15,9 +15,9 @@ use crate::Template;
 /// Prefixes that address an Ingress controller's settings; ours goes before ingress-nginx's.
 const PREFIXES: [&str; 2] = ["roadstead.dev/", "nginx.ingress.kubernetes.io/"];
 
-/// Whether an annotation is for an Ingress controller at all.
+/// Whether an annotation is for an Ingress controller at all, and not by one.
 pub(super) fn is_setting(key: &str) -> bool {
-    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    key != CONFLICTS_ANNOTATION && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// What follows from a wrong value.
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         let Metadata { name, annotations, .. } = &ingress.meta;
         let mut values = BTreeMap::new();
         for prefix in PREFIXES {
-            for (key, value) in annotations {
+            for (key, value) in annotations.iter().filter(|(key, _)| is_setting(key)) {
                 if let Some(short) = key.strip_prefix(prefix) {
                     values.entry(short).or_insert_with(|| (format!("metadata.annotations[{key}]"), value.as_str()));
                 }

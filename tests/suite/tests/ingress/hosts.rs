@@ -138,11 +138,16 @@ fn the_oldest_ingress_wins_a_conflict_and_the_loser_is_told() {
         assert_eq!(answers(&proxy, "a.example", target), expected, "{target}");
     }
     let log = proxy.log();
-    assert!(log.contains("default/a-young") && log.contains("is already served by Ingress default/z-old"), "{log}");
+    let told = "is already served by Ingress default/z-old";
+    assert!(log.contains("default/a-young") && log.contains(told), "{log}");
+    // The loser's own status says so, though no address is published here; and it ends with the conflict.
+    wait_until("the status tells the loser", || proxy.status().contains(told));
+    assert!(proxy.status().contains("name: a-young") && !proxy.status().contains("name: z-old"), "{}", proxy.status());
     // Without the older one the younger has it all.
     proxy.write("ingress.yaml", &dated("a-young", "\"2026-02-01T00:00:00Z\"", "/young"));
     wait_until("the younger takes over", || answers(&proxy, "a.example", "/both") == "a-young");
     assert_eq!(answers(&proxy, "a.example", "/old"), "404");
+    wait_until("the status forgets it", || !proxy.status().contains("a-young"));
 }
 
 fn class(name: &str, controller: &str, is_default: &str) -> String {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use roadstead_model::{
-    BackendPort, EndpointSlice, Host, Ingress, IngressBackend, IngressIpMode, IpAddressPool, Metadata, Node, Service,
-    ServiceKind, ServicePort, TargetPort, TrafficPolicy,
+    BackendPort, CONFLICTS_ANNOTATION, EndpointSlice, Host, Ingress, IngressBackend, IngressIpMode, IngressStatus,
+    IpAddressPool, Metadata, Node, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy,
 };
 use serde_json::{Map, Value, json};
 
@@ -172,9 +172,14 @@ pub(super) fn ingress(ingress: &Ingress) -> Value {
     set(&mut spec, "defaultBackend", ingress.default_backend.as_ref().map(backend));
     set(&mut spec, "tls", (!tls.is_empty()).then_some(Value::Array(tls)));
     set(&mut spec, "rules", (!rules.is_empty()).then_some(Value::Array(rules)));
-    let status: Vec<Value> = ingress.status.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+    let IngressStatus { addresses, conflicts } = &ingress.status;
+    let status: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
     let parts = [("spec", spec), ("status", balancer(&status))];
-    object("networking.k8s.io/v1", "Ingress", &ingress.meta, parts)
+    let mut meta = ingress.meta.clone();
+    if !conflicts.is_empty() {
+        meta.annotations.insert(CONFLICTS_ANNOTATION.to_owned(), conflicts.join("\n"));
+    }
+    object("networking.k8s.io/v1", "Ingress", &meta, parts)
 }
 
 fn backend(backend: &IngressBackend) -> Value {

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use roadstead_model::{EndpointSlice, Ingress, IpAddressPool, Metadata, Node, Service, ServiceKind, Snapshot};
+use roadstead_model::{
+    EndpointSlice, Ingress, IngressStatus, IpAddressPool, Metadata, Node, Service, ServiceKind, Snapshot,
+};
 
 use super::{GetKind, Shown, object};
 
@@ -11,7 +13,7 @@ pub(super) fn headings(kind: GetKind) -> (&'static [&'static str], &'static [&'s
     match kind {
         GetKind::Services => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"], &["SELECTOR"]),
         GetKind::Endpoints => (&["NAME", "ENDPOINTS", "AGE"], &["SLICES", "NODES"]),
-        GetKind::Ingresses => (&["NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"], &["SECRETS"]),
+        GetKind::Ingresses => (&["NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"], &["SECRETS", "CONFLICTS"]),
         GetKind::Pools => (&["NAME", "AUTO ASSIGN", "AVOID BUGGY IPS", "ADDRESSES"], &["ADVERTISED BY"]),
         GetKind::Nodes => (&["NAME", "INTERNAL-IP", "EXTERNAL-IP", "AGE"], &["POD-CIDRS", "ZONE"]),
     }
@@ -45,7 +47,8 @@ fn is_alias(service: &Service) -> bool {
 }
 
 fn shown(meta: &Metadata, cells: Vec<String>, object: serde_json::Value) -> Shown {
-    Shown { namespace: meta.name.namespace.to_string(), name: meta.name.name.to_string(), cells, object }
+    let (namespace, name) = (meta.name.namespace.to_string(), meta.name.name.to_string());
+    Shown { namespace, name, cells, object, warnings: Vec::new() }
 }
 
 fn service(service: &Service, now: i64) -> Shown {
@@ -110,6 +113,7 @@ fn ingress(ingress: &Ingress, now: i64) -> Shown {
         }
     }
     let hosts = if hosts.is_empty() { "*".to_owned() } else { hosts.join(",") };
+    let IngressStatus { addresses, conflicts } = &ingress.status;
     let secrets: Vec<_> =
         ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).map(|secret| secret.name.to_string()).collect();
     let cells = vec![
@@ -117,12 +121,14 @@ fn ingress(ingress: &Ingress, now: i64) -> Shown {
         ingress.class.clone().unwrap_or_default(),
         hosts,
         // An address that is not there yet shows as nothing, as kubectl does.
-        if ingress.status.is_empty() { " ".to_owned() } else { join(ingress.status.iter().copied()) },
+        if addresses.is_empty() { " ".to_owned() } else { join(addresses.iter().copied()) },
         if ingress.tls.is_empty() { "80" } else { "80, 443" }.to_owned(),
         age(ingress.meta.created, now),
         secrets.join(","),
+        conflicts.join("; "),
     ];
-    shown(&ingress.meta, cells, object::ingress(ingress))
+    let warnings = conflicts.iter().map(|conflict| format!("Ingress {}: {conflict}", ingress.meta.name)).collect();
+    Shown { warnings, ..shown(&ingress.meta, cells, object::ingress(ingress)) }
 }
 
 fn pool(pool: &IpAddressPool, snapshot: &Snapshot) -> Shown {

@@ -1,6 +1,10 @@
 //! What `get` prints for a small directory.
 
+use std::collections::BTreeMap;
+
 use clap::Parser as _;
+use roadstead_model::{IngressStatus, ObjectName};
+use roadstead_sources::StatusWriter;
 
 use super::*;
 
@@ -53,15 +57,22 @@ struct Cli {
 }
 
 fn get(arguments: &str) -> String {
+    get_with(arguments, |_| {})
+}
+
+/// Output and warnings, with more in the folder, which is the state's too.
+fn get_with(arguments: &str, add: impl FnOnce(&std::path::Path)) -> String {
     let folder = tempfile::tempdir().unwrap();
+    add(folder.path());
     std::fs::write(folder.path().join("a.yaml"), MANIFESTS).unwrap();
     let flags = ["--manifests", folder.path().to_str().unwrap(), "--state-dir", folder.path().to_str().unwrap()];
     let flags = Cli::try_parse_from(["get"].into_iter().chain(arguments.split(' ')).chain(flags)).unwrap().get;
     let snapshot = roadstead_sources::load(&flags.source.manifests, &flags.source.options());
     assert_eq!(snapshot.problems, []);
     let mut out = Vec::new();
-    print(&flags, rows::all(flags.kind, &snapshot, 0), &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+    let mut warnings = Vec::new();
+    print(&flags, rows::all(flags.kind, &snapshot, 0), &mut out, &mut warnings).unwrap();
+    String::from_utf8([out, warnings].concat()).unwrap()
 }
 
 #[test]
@@ -125,6 +136,24 @@ fn objects_are_those_of_the_api() {
     assert!(
         get("ing shop -o yaml").contains("- host: shop.example\n    http:\n      paths:\n      - pathType: Prefix\n")
     );
+}
+
+#[test]
+fn an_ingress_shows_its_address_and_what_another_one_has() {
+    let (name, lost) = (ObjectName::new("default", "shop"), "spec.rules[0].http.paths[0]: is served by another");
+    let status = IngressStatus { addresses: vec!["192.0.2.10".parse().unwrap()], conflicts: vec![lost.to_owned()] };
+    let get = |arguments: &str| {
+        get_with(arguments, |folder| {
+            StatusWriter::new(folder).write_ingresses(&BTreeMap::from([(name.clone(), status.clone())])).unwrap();
+        })
+    };
+    let table = get("ingress");
+    assert!(table.contains("shop.example   192.0.2.10   80, 443"), "{table}");
+    assert!(table.ends_with(&format!("Warning: Ingress default/shop: {lost}\n")), "{table}");
+    assert!(get("ingress -o wide").contains(&format!("shop      {lost}\n")));
+    let object: Value = serde_json::from_str(&get("ingress shop -o json")).unwrap();
+    assert_eq!(object["metadata"]["annotations"]["roadstead.dev/conflicts"], lost);
+    assert_eq!(object["status"]["loadBalancer"]["ingress"][0]["ip"], "192.0.2.10");
 }
 
 #[test]

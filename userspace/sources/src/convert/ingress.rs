@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1 as wire;
 use roadstead_model::{
-    BackendPort, Host, Ingress, IngressBackend, IngressClass, IngressPath, IngressRule, IngressTls, Metadata,
-    ObjectName, PathType,
+    BackendPort, Host, Ingress, IngressBackend, IngressClass, IngressPath, IngressRule, IngressStatus, IngressTls,
+    Metadata, ObjectName, PathType,
 };
 
 use super::metadata;
@@ -51,6 +51,7 @@ pub(super) fn ingress(object: &wire::Ingress, findings: &mut Findings) -> Option
     let tls = spec.tls.iter().flatten().enumerate().map(|(index, wire)| tls(index, wire, &meta, findings)).collect();
     let class = spec.ingress_class_name.clone().or_else(|| annotated.cloned());
     let status = status(object, findings);
+    let status = IngressStatus { addresses: status, conflicts: Vec::new() };
     let ingress = Ingress { meta, class, default_backend, tls, rules, status };
     (!findings.has_errors()).then(|| Object::Ingress(ingress.into()))
 }
