@@ -17,21 +17,29 @@ pub(crate) struct Ledger<'a> {
     /// Held by Services of which nothing else is known. Who has such an address already shares it and may keep it;
     /// nobody comes to it.
     reserved: BTreeMap<IpAddr, ObjectName>,
+    /// Hosts outside the cluster have these.
+    occupied: Option<&'a BTreeSet<IpAddr>>,
 }
 
 impl<'a> Ledger<'a> {
-    pub(crate) fn beside(held: &BTreeMap<ObjectName, Vec<IpAddr>>) -> Self {
+    pub(crate) fn beside(held: &BTreeMap<ObjectName, Vec<IpAddr>>, occupied: &'a BTreeSet<IpAddr>) -> Self {
         let reserved = held.iter().flat_map(|(name, ips)| ips.iter().map(|ip| (*ip, name.clone()))).collect();
-        Self { reserved, ..Self::default() }
+        Self { reserved, occupied: Some(occupied), ..Self::default() }
     }
 
     pub(crate) fn is_free(&self, ip: IpAddr) -> bool {
-        !self.holders.contains_key(&ip) && !self.reserved.contains_key(&ip)
+        !self.holders.contains_key(&ip) && !self.reserved.contains_key(&ip) && self.occupied(ip).is_none()
     }
 
     /// Why nobody can come to the address; `None` where it is not reserved.
     pub(crate) fn reserved(&self, ip: IpAddr) -> Option<Reason> {
-        self.reserved.get(&ip).map(|by| Reason::InUse { ip, by: by.clone() })
+        let held = self.reserved.get(&ip).map(|by| Reason::InUse { ip, by: by.clone() });
+        held.or_else(|| self.occupied(ip))
+    }
+
+    /// Why nobody can have the address; `None` where no host outside the cluster has it.
+    pub(crate) fn occupied(&self, ip: IpAddr) -> Option<Reason> {
+        self.occupied.is_some_and(|occupied| occupied.contains(&ip)).then_some(Reason::Occupied(ip))
     }
 
     /// Addresses between the two ends that are held under the Service's sharing key.

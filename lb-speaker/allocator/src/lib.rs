@@ -19,7 +19,10 @@ mod request;
 mod run;
 mod usage;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use roadstead_model::{ObjectName, ServiceKind, Snapshot};
 
@@ -85,13 +88,20 @@ pub fn prior_of(snapshot: &Snapshot) -> Table {
 /// name, there was nothing.
 #[must_use]
 pub fn allocate(snapshot: &Snapshot, prior: &Table) -> Allocation {
-    allocate_beside(snapshot, prior, &BTreeMap::new(), &Classes::default())
+    allocate_beside(snapshot, prior, &BTreeMap::new(), &BTreeSet::new(), &Classes::default())
 }
 
 /// As [`allocate`], for Services of these classes, and beside Services of which too little is known to judge them: what
-/// they hold is given to nobody else, and those of them that are in the snapshot get nothing.
+/// they hold is given to nobody else, and those of them that are in the snapshot get nothing. Addresses that are
+/// `occupied`, by hosts outside the cluster, are given to nobody and taken from whoever had them.
 #[must_use]
-pub fn allocate_beside(snapshot: &Snapshot, prior: &Table, held: &Table, classes: &Classes) -> Allocation {
+pub fn allocate_beside(
+    snapshot: &Snapshot,
+    prior: &Table,
+    held: &Table,
+    occupied: &BTreeSet<IpAddr>,
+    classes: &Classes,
+) -> Allocation {
     let pools = Pools::new(snapshot);
     let mut allocation = Allocation::default();
     let mut requests = Vec::new();
@@ -114,7 +124,7 @@ pub fn allocate_beside(snapshot: &Snapshot, prior: &Table, held: &Table, classes
         }
     }
     requests.sort_by_key(|request| request.service.meta.age_order());
-    Run::new(&pools, held).serve_all(requests, prior, &mut allocation);
+    Run::new(&pools, held, occupied).serve_all(requests, prior, &mut allocation);
     allocation.pools = pools.usage(&allocation);
     allocation
 }

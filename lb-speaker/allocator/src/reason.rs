@@ -66,6 +66,9 @@ pub enum Reason {
     /// The address held or asked for lies in no pool.
     #[error("address {0} is in no pool")]
     InNoPool(IpAddr),
+    /// A host outside the cluster answers for the address.
+    #[error("address {0} is in use by another host of the segment")]
+    Occupied(IpAddr),
     /// The address asked for does not lie in the pool asked for.
     #[error("address {ip} is not in pool {pool}, which is requested")]
     NotInPool {

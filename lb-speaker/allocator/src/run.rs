@@ -22,8 +22,8 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(pools: &'a Pools<'a>, held: &Table) -> Self {
-        Self { pools, ledger: Ledger::beside(held), cursors: Cursors::default() }
+    pub(crate) fn new(pools: &'a Pools<'a>, held: &Table, occupied: &'a BTreeSet<IpAddr>) -> Self {
+        Self { pools, ledger: Ledger::beside(held, occupied), cursors: Cursors::default() }
     }
 
     /// Serves the requests, which come in order of age.
@@ -90,7 +90,8 @@ impl<'a> Run<'a> {
         }
         let offering = request.holding.iter().copied().find(|pool| ips.iter().all(|ip| self.pools.offers(*pool, *ip)));
         let pool = offering.ok_or_else(|| self.pools.why_not_offered(request, &ips))?;
-        if let Some(reason) = ips.iter().find_map(|ip| self.ledger.conflict(request.service, *ip)) {
+        let taken = |ip: &IpAddr| self.ledger.occupied(*ip).or_else(|| self.ledger.conflict(request.service, *ip));
+        if let Some(reason) = ips.iter().find_map(taken) {
             return Err(reason);
         }
         let reason = spec.request_error.clone().map(Reason::BadRequest);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod conflict;
 pub mod election;
 mod fuzz;
 pub mod membership;

@@ -55,10 +55,17 @@ pub enum Ignored {
 /// # Errors
 /// The reason why the frame gets no answer.
 pub fn respond(station: &Station, announced: &BTreeSet<IpAddr>, frame: &[u8]) -> Result<Reply, Ignored> {
-    let frame = Frame::parse(frame)?;
+    answer(station, announced, &Frame::parse(frame)?)
+}
+
+/// As [`respond`], for a frame that was read already.
+///
+/// # Errors
+/// The reason why the frame gets no answer.
+pub fn answer(station: &Station, announced: &BTreeSet<IpAddr>, frame: &Frame) -> Result<Reply, Ignored> {
     match &frame.body {
-        Body::Arp(arp) if arp.operation == ArpOperation::Request => answer_arp(station, announced, &frame, arp),
-        Body::Solicitation(asked) => answer_ndp(station, announced, &frame, asked),
+        Body::Arp(arp) if arp.operation == ArpOperation::Request => answer_arp(station, announced, frame, arp),
+        Body::Solicitation(asked) => answer_ndp(station, announced, frame, asked),
         Body::Arp(_) | Body::Advertisement(_) => Err(Ignored::NotRequest),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use roadstead_allocator::{Classes, Reason, allocate_beside, prior_of};
-use roadstead_layer2::membership::Table;
+use roadstead_layer2::{membership::Table, wire::Mac};
 use roadstead_model::{ObjectName, Severity, Snapshot};
 use roadstead_sources::StatusWriter;
 use tracing::{error, info, warn};
@@ -66,14 +66,17 @@ impl Controller {
         self.adopted = Some(table.clone());
     }
 
-    /// What is desired by this snapshot; nothing as long as the sources have not been read in full.
-    pub(crate) fn take(&mut self, snapshot: &Arc<Snapshot>) -> Option<Desired> {
+    /// What is desired by this snapshot; nothing as long as the sources have not been read in full. What is occupied, by
+    /// the hosts with these hardware addresses, is given to nobody.
+    pub(crate) fn take(&mut self, snapshot: &Arc<Snapshot>, occupied: &BTreeMap<IpAddr, Mac>) -> Option<Desired> {
         if !snapshot.synced {
             return None;
         }
         let prior = self.prior(snapshot);
         let held = self.held(snapshot, &prior);
-        let allocation = allocate_beside(snapshot, &prior, &held, &self.classes);
+        let known: BTreeSet<IpAddr> = prior.values().flatten().copied().collect();
+        let occupied: BTreeSet<IpAddr> = occupied.keys().copied().collect();
+        let allocation = allocate_beside(snapshot, &prior, &held, &occupied, &self.classes);
         self.assigned = allocation.assigned();
         self.known.extend(self.assigned.keys().cloned());
         self.assigned.extend(held);
@@ -86,8 +89,8 @@ impl Controller {
         }
         self.reasons = reasons;
         self.written = false;
-        self.write();
-        Some(Desired { snapshot: Arc::clone(snapshot), allocation })
+        let fresh = self.assigned.values().flatten().filter(|ip| !known.contains(*ip)).copied().collect();
+        Some(Desired { snapshot: Arc::clone(snapshot), allocation, fresh })
     }
 
     /// All addresses that are assigned or held.
@@ -95,7 +98,7 @@ impl Controller {
         &self.assigned
     }
 
-    /// Writes what could not be written; true if nothing is left to write.
+    /// Writes what is not written yet; true if nothing is left to write.
     pub(crate) fn write(&mut self) -> bool {
         if !self.written {
             let written =
@@ -218,7 +221,8 @@ mod tests {
         }
 
         fn take(&self, controller: &mut Controller) {
-            assert!(controller.take(&Arc::new(self.snapshot())).is_some());
+            assert!(controller.take(&Arc::new(self.snapshot()), &BTreeMap::new()).is_some());
+            controller.write();
         }
 
         fn status(&self) -> String {
@@ -251,7 +255,7 @@ mod tests {
         let before = node.status();
         let mut controller = node.start();
         let unread = Snapshot { synced: false, ..Snapshot::default() };
-        assert!(controller.take(&Arc::new(unread)).is_none());
+        assert!(controller.take(&Arc::new(unread), &BTreeMap::new()).is_none());
         assert_eq!(node.status(), before);
         node.take(&mut controller);
         check(&controller, &[("web", 10), ("api", 11)]);
@@ -273,6 +277,27 @@ mod tests {
             node.take(&mut controller);
             check(&controller, &[("web", 10), ("api", 11), ("aaa", 12)]);
         }
+    }
+
+    #[test]
+    fn what_another_host_has_is_given_up_before_anybody_learns_of_it() {
+        let node = Node::new();
+        let mut controller = node.start();
+        node.service("web");
+        let ip = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut occupied = BTreeMap::new();
+        for last in [10, 11, 12] {
+            let desired = controller.take(&Arc::new(node.snapshot()), &occupied).unwrap();
+            check(&controller, &[("web", last)]);
+            assert_eq!(desired.fresh, BTreeSet::from([ip(last)]));
+            occupied.insert(ip(last), Mac([2, 0, 0, 0, 0, 9]));
+        }
+        occupied.remove(&ip(12));
+        let desired = controller.take(&Arc::new(node.snapshot()), &occupied).unwrap();
+        assert_eq!(desired.fresh, BTreeSet::new(), "it was asked for already");
+        assert_eq!(node.status(), "");
+        controller.write();
+        assert!(node.status().contains("192.0.2.12") && !node.status().contains("192.0.2.11"), "{}", node.status());
     }
 
     #[test]

@@ -17,9 +17,8 @@ use std::{
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roadstead_layer2::{
-    announce::{self, Schedule},
     membership::{Change, MAX_DATAGRAM, Membership, PeerState, Rejected, Table},
-    responder::respond,
+    wire::Mac,
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -31,7 +30,7 @@ use crate::{
     peers::PeerSocket,
     plan::{Desired, Owned},
     ports::{Announced, Ports},
-    socket::PacketSocket,
+    segment::{Scene, Segment},
 };
 
 /// How often the interfaces are looked at without word of a change.
@@ -41,8 +40,6 @@ const RESCAN_SHARE: u32 = 5;
 /// Datagrams taken in a turn: more than a receive buffer of Linux's default size holds, so that all that had come when
 /// the turn began is taken, and still a bound for a flood.
 const DATAGRAMS_A_TURN: usize = 1024;
-/// Frames taken from one interface before the heartbeats get their turn: a flood must not make this node look dead.
-const FRAMES_A_TURN: usize = 64;
 
 /// What the engine starts with.
 pub(crate) struct Setup {
@@ -57,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) watch: Option<Watch>,
     /// How often addresses are announced unasked; `None` for only when they come here.
     pub(crate) refresh: Option<Duration>,
+    /// Whether the segment is asked for an address before it is handed out.
+    pub(crate) probe: bool,
     pub(crate) metrics: Metrics,
     /// What answers beside this process, if anything does.
     pub(crate) kernel: Option<Box<dyn KernelResponder>>,
@@ -71,9 +70,20 @@ pub(crate) struct Adoption {
     pub(crate) table: Option<Arc<Table>>,
 }
 
+/// What the segment says about new addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The last configuration whose new addresses have all been asked for, by the number that [`Engine::set`] gave.
+    pub(crate) done: u64,
+    /// Addresses that another host has: they are not to be handed out.
+    pub(crate) occupied: BTreeMap<IpAddr, Mac>,
+}
+
 #[derive(Debug, Default)]
 struct Inbox {
     desired: Option<(Arc<Desired>, Table)>,
+    /// How many configurations were handed in.
+    number: u64,
     stop: bool,
 }
 
@@ -83,6 +93,7 @@ pub(crate) struct Engine {
     inbox: Arc<Mutex<Inbox>>,
     waker: UnixStream,
     thread: JoinHandle<()>,
+    verdicts: watch::Receiver<Verdict>,
 }
 
 impl Engine {
@@ -92,7 +103,8 @@ impl Engine {
         let (waker, woken) = UnixStream::pair().context("cannot make the engine's wake-up socket")?;
         waker.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).context("cannot set up the socket")?;
         let inbox = Arc::new(Mutex::new(Inbox::default()));
-        let schedule = Schedule::new(setup.refresh);
+        let segment = Segment::new(setup.refresh);
+        let (verdict, verdicts) = watch::channel(Verdict::default());
         let mut turn = Turn {
             setup,
             inbox: Arc::clone(&inbox),
@@ -100,7 +112,9 @@ impl Engine {
             desired: None,
             audible: BTreeMap::new(),
             silent: BTreeSet::new(),
-            schedule,
+            segment,
+            verdict,
+            number: 0,
             seen: Seen::default(),
             scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,
@@ -111,13 +125,25 @@ impl Engine {
             refused: BTreeSet::new(),
         };
         let thread = std::thread::Builder::new().name("segment".to_owned()).spawn(move || turn.run());
-        Ok((Self { inbox, waker, thread: thread.context("cannot start the engine's thread")? }, adoptions))
+        let thread = thread.context("cannot start the engine's thread")?;
+        Ok((Self { inbox, waker, thread, verdicts }, adoptions))
     }
 
-    /// Hands in the newest configuration, and the table of all addresses that peers compare with theirs.
-    pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).desired = Some((desired, table));
+    /// Hands in the newest configuration, and the table of all addresses that peers compare with theirs. Gives the
+    /// number by which [`Verdict::done`] names it.
+    pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) -> u64 {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.desired = Some((desired, table));
+        inbox.number += 1;
+        let number = inbox.number;
+        drop(inbox);
         self.wake();
+        number
+    }
+
+    /// What the segment says about new addresses.
+    pub(crate) fn verdicts(&self) -> watch::Receiver<Verdict> {
+        self.verdicts.clone()
     }
 
     /// Tells the peers, stops answering, and waits for the thread's end.
@@ -142,7 +168,10 @@ struct Turn {
     desired: Option<Arc<Desired>>,
     audible: BTreeMap<IpAddr, Owned>,
     silent: BTreeSet<IpAddr>,
-    schedule: Schedule<Announced>,
+    segment: Segment,
+    verdict: watch::Sender<Verdict>,
+    /// Of the configuration that holds.
+    number: u64,
     /// What became of the interfaces since they were looked at.
     seen: Seen,
     /// From when on they may be looked at again.
@@ -188,8 +217,12 @@ impl Turn {
             if beaten {
                 self.lease();
             }
-            self.answer();
-            self.announce();
+            let occupied = self.answer();
+            let freed = self.announce();
+            if occupied || freed {
+                self.decide(Change::Nothing);
+            }
+            self.tell_verdict();
         }
     }
 
@@ -198,7 +231,7 @@ impl Turn {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next = [Some(self.setup.membership.next()), self.schedule.next(), Some(self.rescan_at)];
+        let next = [Some(self.setup.membership.next()), self.segment.next(), Some(self.rescan_at)];
         let next = next.into_iter().flatten().min().unwrap_or(self.rescan_at);
         // Rounded up: waking before the moment would spin until it comes.
         let millis = next.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
@@ -218,14 +251,21 @@ impl Turn {
 
     /// Whether there is a new configuration, and whether to stop.
     fn take_inbox(&mut self) -> (bool, bool) {
-        let inbox = mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        let configured = inbox.desired.is_some();
-        if let Some((desired, table)) = inbox.desired {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let (desired, number, stop) = (inbox.desired.take(), inbox.number, inbox.stop);
+        drop(inbox);
+        let configured = desired.is_some();
+        if let Some((desired, table)) = desired {
+            self.number = number;
+            if self.setup.probe {
+                let assigned = table.values().flatten().copied().collect();
+                self.segment.probe(self.now(), &desired.fresh, &assigned);
+            }
             self.desired = Some(desired);
             self.setup.membership.set_table(&table);
             self.setup.membership.set_configured();
         }
-        (configured, inbox.stop)
+        (configured, stop)
     }
 
     fn take_datagrams(&mut self) -> Change {
@@ -334,6 +374,9 @@ impl Turn {
         });
         let stations = self.setup.ports.iter().map(|(_, port)| port.station.mac);
         self.setup.membership.set_stations(stations);
+        for (_, port) in self.setup.ports.iter() {
+            self.setup.metrics.dropped(port.socket.take_dropped().unwrap_or(0));
+        }
         let done = self.now();
         self.scanned = done + (done - now) * (RESCAN_SHARE - 1);
         self.rescan_at = done + RESCAN;
@@ -360,13 +403,14 @@ impl Turn {
                 peers.send(&heartbeat);
             }
         };
-        let owned = desired.owned(&self.setup.node, &live, beat);
+        let mut owned = desired.owned(&self.setup.node, &live, beat);
+        owned.retain(|ip, _| !self.segment.is_barred(*ip));
         self.setup.ports.warn_of_local(desired.allocation.services.values().flat_map(|got| got.ips.iter().copied()));
         let now = self.now();
         let announced = self.setup.ports.announce(&owned);
-        self.schedule.own(now, &announced);
+        self.segment.own(now, &announced);
         if change == Change::Healed {
-            self.schedule.restart(now);
+            self.segment.restart(now);
         }
         self.tell(owned, &announced);
         self.announced = announced;
@@ -393,48 +437,37 @@ impl Turn {
         (self.audible, self.silent) = (audible, silent);
     }
 
-    fn answer(&mut self) {
-        let mut buffer = PacketSocket::buffer();
-        let mut broken = Vec::new();
-        for (index, port) in self.setup.ports.iter() {
-            for _ in 0..FRAMES_A_TURN {
-                let frame = match port.socket.receive(&mut buffer) {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => break,
-                    Err(error) => {
-                        debug!(interface = %port.name, %error, "cannot receive");
-                        broken.push(index);
-                        break;
-                    }
-                };
-                let Ok(reply) = respond(&port.station, &port.announced, frame) else { continue };
-                self.setup.metrics.request(reply.ip);
-                if !self.may_answer(reply.ip) {
-                    continue;
-                }
-                match port.socket.send(&reply.frame.encode()) {
-                    Ok(()) => self.setup.metrics.response(reply.ip),
-                    Err(error) => debug!(interface = %port.name, %error, "cannot send"),
-                }
-            }
-        }
-        for index in broken {
-            // The kernel says so once when it takes the interface down, and the socket may hear nothing from then on.
+    /// Takes the frames that came in; true if an address turned out to be another host's.
+    fn answer(&mut self) -> bool {
+        let now = self.now();
+        let mut segment = mem::take(&mut self.segment);
+        let heard = segment.hear(now, scene(&self.setup), |ip| self.may_answer(ip));
+        self.segment = segment;
+        for index in heard.broken {
             self.setup.ports.reopen(index);
             self.rescan_at = self.rescan_at.min(self.scanned);
         }
+        heard.occupied
     }
 
-    fn announce(&mut self) {
-        for Announced { interface, ip, .. } in self.schedule.due(self.now()) {
-            let Some(port) = self.setup.ports.port(interface).filter(|_| self.may_answer(ip)) else { continue };
-            for frame in announce::frames(&port.station, ip) {
-                match port.socket.send(&frame.encode()) {
-                    Ok(()) => self.setup.metrics.gratuitous(ip),
-                    Err(error) => debug!(interface = %port.name, %error, "cannot send"),
-                }
-            }
-        }
+    /// Sends what is due; true if an address has become free.
+    fn announce(&mut self) -> bool {
+        let now = self.now();
+        let mut segment = mem::take(&mut self.segment);
+        let freed = segment.speak(now, scene(&self.setup), |ip| self.may_answer(ip));
+        self.segment = segment;
+        freed
+    }
+
+    fn tell_verdict(&self) {
+        let done = if self.segment.is_asking() { self.verdict.borrow().done } else { self.number };
+        let verdict = Verdict { done, occupied: self.segment.occupied() };
+        self.setup.metrics.occupied(verdict.occupied.len());
+        self.verdict.send_if_modified(|told| {
+            let news = *told != verdict;
+            *told = verdict;
+            news
+        });
     }
 
     /// Twice, as a lost farewell costs the others the whole dead interval.
@@ -451,4 +484,8 @@ impl Turn {
         self.lease();
         info!("left");
     }
+}
+
+fn scene(setup: &Setup) -> Scene<'_> {
+    Scene { ports: &setup.ports, membership: &setup.membership, metrics: &setup.metrics }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Link {
     /// Why nothing can be announced here, if so.
     pub(crate) lack: Option<Lack>,
     pub(crate) addresses: Vec<IpAddr>,
-    /// The link-local address that may be used as a source.
+    /// The link-local address that may be used: IPv6 works here.
     pub(crate) link_local: Option<Ipv6Addr>,
 }
 
@@ -89,8 +89,10 @@ impl Link {
         })
     }
 
+    /// Advertisements come from the address that they tell about, as those of Linux do for an address of its own.
+    /// `ndisc6` hears no others, and traffic from that address must pass every switch anyway.
     pub(crate) fn station(&self) -> Station {
-        Station { mac: self.mac, link_local: self.link_local }
+        Station { mac: self.mac, link_local: None }
     }
 
     fn add(&mut self, address: &Address) {

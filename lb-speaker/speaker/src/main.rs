@@ -19,6 +19,7 @@ mod plan;
 mod ports;
 mod priority;
 mod run;
+mod segment;
 mod selection;
 mod socket;
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use roadstead_allocator::Allocation;
 use roadstead_layer2::membership::PeerState;
 
@@ -18,6 +18,10 @@ pub(crate) struct Metrics {
     gratuitous: IntCounterVec,
     requests: IntCounterVec,
     responses: IntCounterVec,
+    rivals: IntCounterVec,
+    frames: IntCounter,
+    dropped: IntCounter,
+    occupied: IntGauge,
     capacity: IntGaugeVec,
     in_use: IntGaugeVec,
     pending: IntGaugeVec,
@@ -40,6 +44,21 @@ impl Metrics {
             "Live peers that assigned other addresses than this node for over two seconds",
         )?;
         registry.register(Box::new(disagreeing.clone()))?;
+        let frames = IntCounter::new(
+            "roadstead_speaker_frames_received_total",
+            "Frames that passed the filter: ARP, and NDP about neighbours",
+        )?;
+        registry.register(Box::new(frames.clone()))?;
+        let dropped = IntCounter::new(
+            "roadstead_speaker_frames_dropped_total",
+            "Such frames that the kernel dropped, as they came faster than they were read",
+        )?;
+        registry.register(Box::new(dropped.clone()))?;
+        let occupied = IntGauge::new(
+            "roadstead_speaker_addresses_occupied",
+            "Addresses of pools that another host was found to have",
+        )?;
+        registry.register(Box::new(occupied.clone()))?;
         let announced = ["service", "protocol", "node", "ip"];
         Ok(Self {
             announced: gauge("roadstead_speaker_announced", "Addresses that this node announces", &announced)?,
@@ -48,6 +67,13 @@ impl Metrics {
             gratuitous: counter("roadstead_speaker_gratuitous_sent_total", "Unasked announcements sent, in frames")?,
             requests: counter("roadstead_speaker_requests_received_total", "ARP requests and NDP solicitations")?,
             responses: counter("roadstead_speaker_responses_sent_total", "Answers sent to them")?,
+            rivals: counter(
+                "roadstead_speaker_rivals_total",
+                "Frames in which another host claims an announced address",
+            )?,
+            frames,
+            dropped,
+            occupied,
             capacity: gauge("roadstead_allocator_addresses", "Addresses that the pool has", &["pool"])?,
             in_use: gauge("roadstead_allocator_addresses_in_use", "Addresses of the pool in use", &["pool"])?,
             pending: gauge("roadstead_allocator_services", "Services of type LoadBalancer", &["state"])?,
@@ -82,6 +108,22 @@ impl Metrics {
 
     pub(crate) fn response(&self, ip: IpAddr) {
         self.responses.with_label_values(&[&ip.to_string()]).inc();
+    }
+
+    pub(crate) fn rival(&self, ip: IpAddr) {
+        self.rivals.with_label_values(&[&ip.to_string()]).inc();
+    }
+
+    pub(crate) fn frame(&self) {
+        self.frames.inc();
+    }
+
+    pub(crate) fn dropped(&self, frames: u32) {
+        self.dropped.inc_by(frames.into());
+    }
+
+    pub(crate) fn occupied(&self, addresses: usize) {
+        self.occupied.set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn allocation(&self, allocation: &Allocation) {

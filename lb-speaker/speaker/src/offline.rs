@@ -164,8 +164,10 @@ fn load(flags: &Manifests) -> anyhow::Result<Desired> {
         Some(path) => previous(path)?,
         None => prior_of(&snapshot),
     };
-    let allocation = allocate_beside(&snapshot, &prior, &BTreeMap::new(), &Classes::new(flags.lb_class.clone()));
-    Ok(Desired { snapshot, allocation })
+    let (none, nobodys) = (BTreeMap::new(), BTreeSet::new());
+    let classes = Classes::new(flags.lb_class.clone());
+    let allocation = allocate_beside(&snapshot, &prior, &none, &nobodys, &classes);
+    Ok(Desired { snapshot, allocation, fresh: BTreeSet::new() })
 }
 
 fn previous(path: &Path) -> anyhow::Result<BTreeMap<ObjectName, Vec<IpAddr>>> {

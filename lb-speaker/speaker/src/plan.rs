@@ -15,6 +15,8 @@ use roadstead_model::{ObjectName, Snapshot};
 pub(crate) struct Desired {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) allocation: Allocation,
+    /// Addresses that nobody had before: the segment is to be asked for them first.
+    pub(crate) fresh: BTreeSet<IpAddr>,
 }
 
 /// An address that this node announces.
@@ -125,7 +127,7 @@ mod tests {
             allocation: None,
         };
         snapshot.pools.insert(pool.name, Arc::new(object));
-        let desired = Desired { snapshot: Arc::new(snapshot), allocation };
+        let desired = Desired { snapshot: Arc::new(snapshot), allocation, fresh: BTreeSet::new() };
         let contests = desired.contests();
         let seen: Vec<(String, String, usize)> = contests
             .iter()

@@ -30,6 +30,8 @@ pub(crate) struct Port {
     pub(crate) socket: PacketSocket,
     pub(crate) announced: BTreeSet<IpAddr>,
     groups: Groups,
+    /// Whether IPv6 works here.
+    v6: bool,
 }
 
 /// An address on an interface. With another hardware address it is another one: clients must be told anew.
@@ -66,6 +68,11 @@ impl Ports {
 
     pub(crate) fn port(&self, index: u32) -> Option<&Port> {
         self.ports.get(&index)
+    }
+
+    /// Whether an interface of this host has the hardware address, in use or not.
+    pub(crate) fn is_ours(&self, mac: Mac) -> bool {
+        self.links.iter().any(|link| link.mac == mac)
     }
 
     /// Whether this node can announce anything on these interfaces now: one of them is up and has carrier.
@@ -154,8 +161,8 @@ impl Ports {
 impl Port {
     fn open(link: &Link) -> io::Result<Self> {
         let socket = PacketSocket::open(link.index)?;
-        let (name, station) = (link.name.clone(), link.station());
-        Ok(Self { name, station, socket, announced: BTreeSet::new(), groups: Groups::new() })
+        let (name, station, v6) = (link.name.clone(), link.station(), link.link_local.is_some());
+        Ok(Self { name, station, socket, announced: BTreeSet::new(), groups: Groups::new(), v6 })
     }
 
     /// Takes what the link has become; false if it is not the one that was opened.
@@ -164,10 +171,10 @@ impl Port {
             return false;
         }
         // Where there was no link-local address IPv6 may have been off, and with it went every group.
-        if self.station.link_local.is_none() && link.link_local.is_some() {
+        if !self.v6 && link.link_local.is_some() {
             self.groups = Groups::new();
         }
-        self.station = link.station();
+        self.v6 = link.link_local.is_some();
         true
     }
 }

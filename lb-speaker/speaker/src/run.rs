@@ -1,6 +1,7 @@
 //! `run`: the daemon. Snapshots come in, addresses are assigned and written to status, the engine announces.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _},
     net::SocketAddr,
@@ -67,12 +68,22 @@ pub(crate) struct RunFlags {
     /// Let the thread of heartbeats and answers go before all ordinary work, at this real-time priority
     #[arg(long, value_name = "1-99", env = "ROADSTEAD_REALTIME_PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
     realtime_priority: Option<u8>,
+    /// Ask the segment for an address that nobody had before it is handed out: one that another host answers for is not.
+    /// Off where a router answers for everything (proxy ARP)
+    #[arg(long, env = "ROADSTEAD_PROBE_ADDRESSES", default_value = "on")]
+    probe_addresses: Switch,
     /// Who wins an address
     #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
     election: Election,
     /// What a node does that no longer hears its peers
     #[arg(long, env = "ROADSTEAD_PARTITION", default_value = "availability")]
     partition: Partition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -113,21 +124,28 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
     let mut adopted = adoption.clone();
-    let (mut fresh, mut configured) = (true, false);
+    let mut verdicts = engine.verdicts();
+    let mut refused = BTreeMap::new();
+    let (mut fresh, mut configured, mut number) = (true, false, 0);
     let ended = loop {
         // Who joins assigns nothing before it knows what the running nodes assigned.
         if adoption.has_changed().unwrap_or(false) {
             fresh = true;
             adoption.borrow_and_update().table.iter().for_each(|table| controller.adopt(table));
         }
+        let verdict = verdicts.borrow_and_update().clone();
+        fresh |= verdict.occupied != refused;
         if fresh && adoption.borrow().over {
             fresh = false;
-            if let Some(desired) = controller.take(&snapshots.borrow_and_update().clone()) {
-                engine.set(Arc::new(desired), controller.table().clone());
+            refused.clone_from(&verdict.occupied);
+            if let Some(desired) = controller.take(&snapshots.borrow_and_update().clone(), &refused) {
+                number = engine.set(Arc::new(desired), controller.table().clone());
                 configured = true;
             }
         }
-        health.set_ready(controller.write() && configured);
+        // Nobody learns of an address before the segment was asked for it.
+        let written = verdict.done >= number && controller.write();
+        health.set_ready(written && configured);
         tokio::select! {
             () = shutdown.wait() => break Ok(()),
             changed = snapshots.changed() => match changed {
@@ -135,6 +153,9 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
                 Err(_) => break Err(anyhow::anyhow!("the source ended")),
             },
             changed = adopted.changed() => if changed.is_err() {
+                break Err(anyhow::anyhow!("the engine ended"));
+            },
+            changed = verdicts.changed() => if changed.is_err() {
                 break Err(anyhow::anyhow!("the engine ended"));
             },
             _ = every_second.tick() => {}
@@ -191,6 +212,7 @@ fn start_engine(
         ports,
         watch: watch.ok(),
         refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
+        probe: flags.probe_addresses == Switch::On,
         metrics: metrics.clone(),
         kernel: None,
     })

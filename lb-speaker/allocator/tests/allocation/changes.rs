@@ -1,6 +1,6 @@
 //! What becomes of held addresses when pools, keys, requests and classes change, and why they are cleared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_allocator::{Classes, allocate, allocate_beside};
 use roadstead_model::{IpAddressPool, IpFamily::V4, Protocol, Service, ServiceAllocation, Snapshot};
@@ -183,7 +183,7 @@ fn classes_by_flag() {
     for (flag, reasons) in cases {
         let classes = Classes::new(flag.map(str::to_owned));
         let held = prior(&[("other", &["192.0.2.9"])]);
-        let allocation = allocate_beside(&snapshot, &held, &BTreeMap::new(), &classes);
+        let allocation = allocate_beside(&snapshot, &held, &BTreeMap::new(), &BTreeSet::new(), &classes);
         assert!(allocation.cleared.is_empty(), "what is another controller's is not ours to clear");
         for (text, reason) in ["none", "own", "named", "other"].iter().zip(reasons) {
             let got = &allocation.services[&name(text)];

@@ -1,6 +1,9 @@
 //! MetalLB's allocation rules, one case each. A case is a snapshot, what was held before, and what must come out.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use roadstead_allocator::{Classes, allocate, allocate_beside};
 use roadstead_model::{
@@ -299,11 +302,30 @@ fn what_an_unknown_service_holds_goes_to_nobody_else() {
     let snapshot = snapshot([pool("a", &["192.0.2.1-192.0.2.9"])], services);
     let held = prior(&[("gone", &["192.0.2.1"]), ("held", &["192.0.2.2"]), ("partner", &["192.0.2.3"])]);
     // b shared its address with a Service that cannot be read now, and keeps it.
-    let allocation = allocate_beside(&snapshot, &prior(&[("b", &["192.0.2.3"])]), &held, &Classes::default());
+    let (before, nobodys) = (prior(&[("b", &["192.0.2.3"])]), BTreeSet::new());
+    let allocation = allocate_beside(&snapshot, &before, &held, &nobodys, &Classes::default());
     let got = |service: &str| allocation.services[&name(service)].clone();
     assert_eq!(got("a").ips, ips(&["192.0.2.4"]));
     assert_eq!(got("b").ips, ips(&["192.0.2.3"]));
     assert_eq!(got("c").ips, ips(&["192.0.2.5"]), "nobody new comes to a reserved address");
     assert!(got("d").reason.unwrap().to_string().contains("in use by default/gone"));
     assert!(got("held").ips.is_empty() && got("held").reason.is_some());
+}
+
+#[test]
+fn what_another_host_has_goes_to_nobody_and_is_taken_from_its_holder() {
+    let services = [v4("a"), v4("held"), v4("kept"), asking("b", &["192.0.2.1"]), asking("c", &["192.0.2.2"])];
+    let snapshot = snapshot([pool("a", &["192.0.2.1-192.0.2.9"])], services);
+    let before = prior(&[("held", &["192.0.2.3"]), ("kept", &["192.0.2.4"]), ("c", &["192.0.2.2"])]);
+    let occupied = ips(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).into_iter().collect();
+    let allocation = allocate_beside(&snapshot, &before, &BTreeMap::new(), &occupied, &Classes::default());
+    let got = |service: &str| allocation.services[&name(service)].clone();
+    for (service, expected) in [("kept", "192.0.2.4"), ("a", "192.0.2.5"), ("held", "192.0.2.6")] {
+        assert_eq!(got(service).ips, ips(&[expected]), "{service}");
+    }
+    for (service, ip) in [("b", "192.0.2.1"), ("c", "192.0.2.2")] {
+        assert_eq!(got(service).ips, ips(&[]), "{service}");
+        assert!(got(service).reason.unwrap().to_string().contains(&format!("{ip} is in use by another host")));
+    }
+    assert_eq!(allocation.cleared.len(), 2);
 }

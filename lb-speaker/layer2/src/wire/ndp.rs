@@ -117,6 +117,12 @@ fn mac_option(mut options: &[u8], wanted: u8) -> Result<Option<Mac>, FrameError>
 }
 
 impl NeighborSolicitation {
+    /// The Ethernet destination for a multicast IPv6 destination.
+    #[must_use]
+    pub fn group_mac(&self) -> Mac {
+        multicast_mac(self.destination)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let body = message(SOLICITATION, 0, self.target, self.source_mac.map(|mac| (OPTION_SOURCE_MAC, mac)));
         packet(self.source, self.destination, body)
