@@ -160,6 +160,21 @@ impl Lab {
         node.host().network().wait_running(&["eth0"])
     }
 
+    /// Takes a node's `eth0` away and gives it another one with the same addresses.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn replace_cable(&self, node: &Node) -> Result<()> {
+        let (name, [.., last]) = (node.name(), node.host().v4().octets());
+        node.host().ip(&["link del eth0"])?;
+        let segment = self.ground.id.namespace(topology::SEGMENT);
+        ip::batch(None, &[topology::segment_link((name, last.into()), |place| self.ground.id.namespace(place))])?;
+        ip::batch(Some(&segment), &[topology::segment_port(name)])?;
+        node.host().ip(&topology::station(last.into()))?;
+        node.host().network().wait_running(&["eth0"])
+    }
+
     fn set_cable(&self, node: &Node, state: &str) -> Result<()> {
         let line = format!("link set {} {state}", node.name());
         ip::batch(Some(&self.ground.id.namespace(topology::SEGMENT)), &[line])

@@ -6,17 +6,18 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::capture::{Capture, Evidence};
-use crate::ip;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::programs;
 use crate::wait::wait_until;
+use crate::{frames, ip};
 
 /// How long the echo server may take to listen.
 const ECHO_START: Duration = Duration::from_secs(10);
@@ -152,6 +153,23 @@ impl Place {
         let capture = Capture::start(&self.0.namespace, device, None)?;
         self.0.evidence.add(format!("{}-{device}", self.name()), &capture);
         Ok(capture)
+    }
+
+    /// Sends frames as they are from a device of this place, so many in a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// Where the device is not there, or does not take one.
+    pub fn inject(&self, device: &str, frames: &[Vec<u8>], a_millisecond: usize) -> Result<()> {
+        self.run(|| {
+            let socket = frames::open(device, 0)?;
+            for some in frames.chunks(a_millisecond) {
+                let next = Instant::now() + Duration::from_millis(1);
+                some.iter().try_for_each(|frame| frames::send(&socket, frame)).context("a frame was not sent")?;
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            Ok(())
+        })?
     }
 
     /// Runs commands of `ip -batch` here, such as `route add ...`; stops at the first that fails.

@@ -86,10 +86,11 @@ impl Topology {
 
 /// Makes a station's `eth0` and its end in the segment. Run on the host.
 pub(crate) fn segment_link((name, number): (&str, u16), namespace: impl Fn(&str) -> String) -> String {
-    // The kernel puts off a veth's link-up by up to a second where both ends have the same number, as the first ones of
-    // two fresh namespaces do (`linkwatch_urgent_event`): the ends in the segment get numbers of their own.
+    // The kernel puts off word of a veth's link going up or down by up to a second where both ends have the same number, as
+    // the first ones of two fresh namespaces do (`linkwatch_urgent_event`): each end gets a number of its own. Without one for
+    // the near end, `ip` forgets that of the other.
     let line = veth(number_v4(number), &namespace(name), name, &namespace(SEGMENT));
-    format!("{line} index {}", 1000 + number)
+    format!("{line} index {}", 1000 + number).replacen("eth0", &format!("eth0 index {}", 900 + number), 1)
 }
 
 /// Makes a station's end a port of the bridge. Run in the segment.

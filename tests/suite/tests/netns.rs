@@ -10,6 +10,7 @@ mod netns {
     mod agent;
     mod broken;
     mod cleanup;
+    mod conflicts;
     mod demo;
     mod devices;
     mod expect;
@@ -17,15 +18,19 @@ mod netns {
     mod gone;
     mod health;
     mod host;
+    mod hostile;
     mod ingress;
     mod inside;
+    mod interfaces;
     mod invariants;
+    mod linux;
     mod matrix;
     mod mtu;
     mod picks;
     mod refused;
     mod robust;
     mod rows;
+    mod segment;
     mod services;
     mod sockets;
     mod speaker;
@@ -33,4 +38,5 @@ mod netns {
     mod transfer;
     mod udp;
     mod verdicts;
+    mod wellformed;
 }

