@@ -257,6 +257,9 @@ impl Turn {
         let configured = desired.is_some();
         if let Some((desired, table)) = desired {
             self.number = number;
+            if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
+                self.rescan_at = self.rescan_at.min(self.scanned);
+            }
             if self.setup.probe {
                 let assigned = table.values().flatten().copied().collect();
                 self.segment.probe(self.now(), &desired.fresh, &assigned);

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod controller;
+mod convert;
 mod engine;
 mod groups;
 mod kernel;
@@ -22,6 +23,8 @@ mod run;
 mod segment;
 mod selection;
 mod socket;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -41,14 +44,18 @@ enum Command {
     Allocate(offline::AllocateFlags),
     /// Tell which node would announce a Service's addresses if all were alive, and why the others would not
     Explain(offline::ExplainFlags),
+    /// Write MetalLB's configuration of before its objects (the ConfigMap `config`, AddressPool) as those objects
+    Convert(convert::ConvertFlags),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse_from(roadstead_sources::config::arguments()?).command {
-        Command::Run(flags) => run::run(*flags),
-        Command::Allocate(flags) => offline::allocate(&flags),
-        Command::Explain(flags) => offline::explain(&flags),
+        Command::Run(flags) => run::run(*flags)?,
+        Command::Allocate(flags) => offline::allocate(&flags)?,
+        Command::Explain(flags) => offline::explain(&flags)?,
+        Command::Convert(flags) => return convert::convert(&flags),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -82,7 +82,6 @@ impl Ports {
     }
 
     /// Takes the patterns of excluded interfaces; true if [`Self::rescan`] must follow.
-    #[expect(dead_code, reason = "the model is about to have the ConfigMap")]
     pub(crate) fn exclude(&mut self, patterns: Option<&[String]>) -> bool {
         self.selection.exclude(patterns)
     }

@@ -23,7 +23,10 @@ pub use ingress::{
 };
 pub use metadata::{IpFamily, Metadata, ObjectName, Port, Protocol, UnknownProtocol};
 pub use node::{Namespace, Node};
-pub use pool::{AddressRange, AddressRangeError, IpAddressPool, L2Advertisement, NodeChoice, ServiceAllocation};
+pub use pool::{
+    AddressRange, AddressRangeError, IpAddressPool, L2Advertisement, L2Exclusion, NodeChoice, NodePreference,
+    ServiceAllocation,
+};
 pub use problem::{ObjectRef, Place, Problem, Severity};
 pub use selector::{LabelSelector, Requirement};
 pub use service::{

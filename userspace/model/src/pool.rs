@@ -131,6 +131,11 @@ pub struct L2Advertisement {
     pub pool_selectors: Vec<LabelSelector>,
     /// `spec.nodeSelectors`.
     pub nodes: NodeChoice,
+    /// `spec.preferredNodeSelectors`: which of these nodes should rather announce.
+    pub preferences: Vec<NodePreference>,
+    /// `spec.serviceSelectors`: Services by label, any of the selectors suffices; none at all means every Service. A Service
+    /// with a sharing key is announced by no advertisement that has some, as it might share with one that it does not name.
+    pub service_selectors: Vec<LabelSelector>,
     /// `spec.interfaces`; empty means every interface.
     pub interfaces: Vec<String>,
 }
@@ -155,6 +160,22 @@ impl NodeChoice {
     pub fn matches(&self, labels: &crate::Labels) -> bool {
         self.0.is_empty() || self.0.iter().any(|selector| selector.matches(labels))
     }
+}
+
+/// One entry of `spec.preferredNodeSelectors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePreference {
+    /// 1 to 100; a node's score is the sum over the selectors that match it, and the highest score goes before the hash.
+    pub weight: u8,
+    /// Nodes by label; an empty selector matches every node.
+    pub selector: LabelSelector,
+}
+
+/// The ConfigMap `metallb-excludel2`: interfaces that nothing is announced on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct L2Exclusion {
+    /// Regular expressions that are searched in an interface's name; each has been compiled once without tables of Unicode.
+    pub patterns: Vec<String>,
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    ConfigMap, EndpointSlice, Ingress, IngressClass, IpAddressPool, L2Advertisement, Namespace, Node, ObjectName,
-    Problem, Secret, Service,
+    ConfigMap, EndpointSlice, Ingress, IngressClass, IpAddressPool, L2Advertisement, L2Exclusion, Namespace, Node,
+    ObjectName, Problem, Secret, Service,
 };
 
 /// All objects at one moment. Consumers compare it with what they have programmed, never with the snapshot before it.
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<ObjectName, Arc<IpAddressPool>>,
     /// Layer-2 advertisements by name.
     pub l2_advertisements: BTreeMap<ObjectName, Arc<L2Advertisement>>,
+    /// Interfaces that nothing is announced on, by the ConfigMap that says so.
+    pub l2_exclusions: BTreeMap<ObjectName, Arc<L2Exclusion>>,
     /// What is wrong with the sources now, in order of file and line.
     pub problems: Vec<Problem>,
 }
@@ -46,5 +48,12 @@ impl Snapshot {
     #[must_use]
     pub fn slices_of(&self, service: &ObjectName) -> &[Arc<EndpointSlice>] {
         self.slices.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The patterns of interfaces that nothing is announced on; `None` where no ConfigMap names any.
+    #[must_use]
+    pub fn excluded_interfaces(&self) -> Option<Vec<String>> {
+        let all = self.l2_exclusions.values().flat_map(|exclusion| exclusion.patterns.iter().cloned());
+        (!self.l2_exclusions.is_empty()).then(|| all.collect())
     }
 }

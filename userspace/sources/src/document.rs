@@ -82,6 +82,20 @@ impl Document {
         Self { file: Arc::clone(file), first_line, format, text, index: OnceLock::new() }
     }
 
+    /// A document of the same file without a text.
+    pub(crate) fn empty(beside: &Self) -> Self {
+        Self::new(&beside.file, beside.first_line, Format::Yaml, String::new())
+    }
+
+    /// A document that stands in a field of this one, which begins on that line of the file, and whether the text is found
+    /// there line by line, so that its own lines can be told.
+    pub(crate) fn inner(&self, line: usize, text: &str) -> (Self, bool) {
+        let written = |offset: usize| self.text.lines().nth((line + 1 + offset).checked_sub(self.first_line)?);
+        let mut lines = text.lines().enumerate();
+        let found = lines.all(|(offset, inner)| written(offset).is_some_and(|outer| outer.trim() == inner.trim()));
+        (Self::new(&self.file, line + 1, Format::Yaml, text.to_owned()), found)
+    }
+
     /// The document as it is written.
     pub(crate) fn text(&self) -> &str {
         &self.text

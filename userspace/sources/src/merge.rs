@@ -17,6 +17,7 @@ use crate::{
     findings::Finding,
     flags::LoadOptions,
     object::{Draft, Key, Kind, Object, Parsed},
+    overlaps::{Overlap, overlaps},
     parse::{ParsedFile, found},
     pods::{self, Label, Pods},
     slices::slices,
@@ -89,7 +90,8 @@ impl Merge {
             self.services(options, &mut pass);
         }
         self.endpoints(&mut pass);
-        self.problems(&mut pass.next.problems);
+        let overlaps = overlaps(&pass.next.pools);
+        self.problems(&overlaps, &mut pass.next.problems);
         (pass.next, pass.changed)
     }
 
@@ -168,6 +170,7 @@ impl Merge {
             Object::ConfigMap(_) => drop(next.config_maps.remove(name)),
             Object::Pool(_) => drop(next.pools.remove(name)),
             Object::L2Advertisement(_) => drop(next.l2_advertisements.remove(name)),
+            Object::L2Exclusion(_) => drop(next.l2_exclusions.remove(name)),
         }
     }
 
@@ -205,6 +208,7 @@ impl Merge {
             Object::ConfigMap(object) => drop(next.config_maps.insert(name, Arc::clone(object))),
             Object::Pool(pool) => drop(next.pools.insert(name, Arc::clone(pool))),
             Object::L2Advertisement(object) => drop(next.l2_advertisements.insert(name, Arc::clone(object))),
+            Object::L2Exclusion(object) => drop(next.l2_exclusions.insert(name, Arc::clone(object))),
         }
     }
 
@@ -308,26 +312,32 @@ impl Merge {
     }
 
     /// The problems that objects have with each other.
-    fn problems(&self, problems: &mut Vec<Problem>) {
+    fn problems(&self, overlaps: &[Overlap], problems: &mut Vec<Problem>) {
         for claims in self.doubles.iter().filter_map(|key| self.names.get(key)) {
             let Some(first) = claims.chosen() else { continue };
             let place = first.origin.place("");
             for parsed in claims.others() {
                 let reason = format!("is defined already at {}:{}", place.file.display(), place.line);
-                problems.push(problem(parsed, "metadata.name", reason));
+                problems.push(problem(Severity::Error, parsed, "metadata.name", reason));
+            }
+        }
+        for overlap in overlaps {
+            let key = Key { kind: Kind::IpAddressPool, name: overlap.pool.clone() };
+            if let Some(parsed) = self.names.get(&key).and_then(Claims::chosen) {
+                problems.push(problem(Severity::Warning, parsed, &overlap.field, overlap.reason.clone()));
             }
         }
         for conflict in &self.conflicts {
             let key = Key { kind: Kind::Service, name: conflict.service.clone() };
             if let Some(parsed) = self.names.get(&key).and_then(Claims::chosen) {
-                problems.push(problem(parsed, &conflict.field, conflict.reason.clone()));
+                problems.push(problem(Severity::Error, parsed, &conflict.field, conflict.reason.clone()));
             }
         }
     }
 }
 
-fn problem(parsed: &Parsed, field: &str, reason: String) -> Problem {
-    let finding = Finding { severity: Severity::Error, field: field.to_owned(), reason };
+fn problem(severity: Severity, parsed: &Parsed, field: &str, reason: String) -> Problem {
+    let finding = Finding { severity, field: field.to_owned(), reason };
     found(&parsed.key, &parsed.origin, &finding)
 }
 

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use roadstead_model::{
-    ConfigMap, EndpointSlice, Ingress, IngressClass, IpAddressPool, IpFamily, L2Advertisement, Labels, Namespace, Node,
-    ObjectName, Port, Protocol, Secret, Service,
+    ConfigMap, EndpointSlice, Ingress, IngressClass, IpAddressPool, IpFamily, L2Advertisement, L2Exclusion, Labels,
+    Namespace, Node, ObjectName, Port, Protocol, Secret, Service,
 };
 
 use crate::document::Origin;
@@ -24,10 +24,14 @@ pub(crate) enum Kind {
     ConfigMap,
     IpAddressPool,
     L2Advertisement,
+    /// MetalLB's pools before IPAddressPool: read as one, with an L2Advertisement where they have protocol layer2.
+    AddressPool,
+    /// What the ConfigMap `metallb-excludel2` holds; no manifest names this kind.
+    L2Exclusion,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, &'static str); 12] = [
+    const ALL: [(Self, &'static str, &'static str); 13] = [
         (Self::Service, "Service", "v1"),
         (Self::EndpointSlice, "EndpointSlice", "discovery.k8s.io/v1"),
         (Self::Endpoints, "Endpoints", "v1"),
@@ -40,6 +44,7 @@ impl Kind {
         (Self::ConfigMap, "ConfigMap", "v1"),
         (Self::IpAddressPool, "IPAddressPool", "metallb.io/v1beta1"),
         (Self::L2Advertisement, "L2Advertisement", "metallb.io/v1beta1"),
+        (Self::AddressPool, "AddressPool", "metallb.io/v1beta1"),
     ];
 
     /// The kind of this name, with the version that is understood.
@@ -48,7 +53,7 @@ impl Kind {
     }
 
     pub(crate) fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, text, _)| text)
+        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("ConfigMap", |(_, text, _)| text)
     }
 
     /// Objects of the kind belong to no namespace.
@@ -87,6 +92,7 @@ pub(crate) enum Object {
     ConfigMap(Arc<ConfigMap>),
     Pool(Arc<IpAddressPool>),
     L2Advertisement(Arc<L2Advertisement>),
+    L2Exclusion(Arc<L2Exclusion>),
 }
 
 /// A Service before addresses and ports are assigned.

@@ -13,9 +13,10 @@ use serde_yaml::Value;
 use crate::{
     convert,
     document::{Complaint, Document, Format, Origin, split},
+    exclusion,
     findings::{Finding, Findings},
-    limits,
-    object::{Key, Kind, Parsed},
+    legacy, limits,
+    object::{Key, Kind, Object, Parsed},
 };
 
 /// Kinds of MetalLB that a later part brings.
@@ -142,10 +143,7 @@ impl ParsedFile {
         if parsed.problems.is_empty() && parsed.broken.is_empty() && !parsed.unreadable {
             return self.add_clean(document, parsed.objects);
         }
-        self.objects.extend(parsed.objects);
-        self.problems.extend(parsed.problems);
-        self.broken.extend(parsed.broken);
-        self.unreadable |= parsed.unreadable;
+        self.take(parsed);
     }
 
     /// Keeps what the file no longer gives in a good version in its last good one.
@@ -234,19 +232,36 @@ impl ParsedFile {
     }
 
     fn known(&mut self, key: Key, tree: &Value, origin: &Origin) {
+        if key.kind == Kind::AddressPool {
+            return self.take(legacy::address_pool(&key, tree, origin));
+        }
         let mut findings = Findings::default();
         let converted = convert::convert(key.kind, tree, origin, &mut findings);
         for finding in &findings.0 {
             self.problems.push(found(&key, origin, finding));
         }
         match converted {
-            Ok(Some(object)) => self.objects.push(Parsed { key, origin: origin.clone(), object }),
+            Ok(Some(object)) => {
+                if let Object::ConfigMap(config) = &object {
+                    self.take(legacy::config_map(&key, config, origin));
+                    self.take(exclusion::config_map(&key, config, origin));
+                }
+                self.objects.push(Parsed { key, origin: origin.clone(), object });
+            }
             Ok(None) => self.broken.push(key),
             Err(complaint) => {
                 self.complain(origin, Some(&key), &complaint);
                 self.broken.push(key);
             }
         }
+    }
+
+    /// Adds what stands in one object besides the object itself.
+    fn take(&mut self, inner: Self) {
+        self.objects.extend(inner.objects);
+        self.problems.extend(inner.problems);
+        self.broken.extend(inner.broken);
+        self.unreadable |= inner.unreadable;
     }
 
     fn unknown(&mut self, kind: &str, version: &str, tree: &Value, origin: &Origin) {

@@ -52,6 +52,8 @@ fn cluster() -> Cluster {
         pools: Vec::new(),
         pool_selectors: Vec::new(),
         nodes: NodeChoice::default(),
+        preferences: Vec::new(),
+        service_selectors: Vec::new(),
         interfaces: Vec::new(),
     };
     Cluster {

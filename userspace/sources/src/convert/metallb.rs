@@ -3,14 +3,65 @@
 //! Source: <https://metallb.io/apis/>; k8s-openapi holds no custom resources, so their wire types stand here.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use roadstead_model::{self as model, NodeChoice, ServiceAllocation};
+use roadstead_model::{self as model, NodeChoice, NodePreference, ServiceAllocation};
 use serde::Deserialize;
 
-use super::{metadata, selector};
+use super::{Shape, metadata, selector};
 use crate::{
     findings::Findings,
     object::{Kind, Object},
 };
+
+use Shape::{Any, Each, Fields};
+
+/// The fields of an IPAddressPool.
+pub(super) const POOL: Shape = Fields(&[
+    ("apiVersion", Any),
+    ("kind", Any),
+    ("metadata", Any),
+    (
+        "spec",
+        Fields(&[
+            ("addresses", Any),
+            ("autoAssign", Any),
+            ("avoidBuggyIPs", Any),
+            (
+                "serviceAllocation",
+                Fields(&[
+                    ("priority", Any),
+                    ("namespaces", Any),
+                    ("namespaceSelectors", Each(&SELECTOR)),
+                    ("serviceSelectors", Each(&SELECTOR)),
+                ]),
+            ),
+        ]),
+    ),
+    ("status", Any),
+]);
+
+/// The fields of an L2Advertisement, those of MetalLB's main branch included.
+pub(super) const L2_ADVERTISEMENT: Shape = Fields(&[
+    ("apiVersion", Any),
+    ("kind", Any),
+    ("metadata", Any),
+    (
+        "spec",
+        Fields(&[
+            ("ipAddressPools", Any),
+            ("ipAddressPoolSelectors", Each(&SELECTOR)),
+            ("nodeSelectors", Each(&SELECTOR)),
+            ("preferredNodeSelectors", Each(&Fields(&[("weight", Any), ("preference", SELECTOR)]))),
+            ("serviceSelectors", Each(&SELECTOR)),
+            ("interfaces", Any),
+        ]),
+    ),
+    ("status", Any),
+]);
+
+const SELECTOR: Shape = Fields(&[
+    ("matchLabels", Any),
+    ("matchExpressions", Each(&Fields(&[("key", Any), ("operator", Any), ("values", Any)]))),
+]);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +102,16 @@ struct L2Spec {
     ip_address_pools: Option<Vec<String>>,
     ip_address_pool_selectors: Option<Vec<LabelSelector>>,
     node_selectors: Option<Vec<LabelSelector>>,
+    preferred_node_selectors: Option<Vec<Preference>>,
+    service_selectors: Option<Vec<LabelSelector>>,
     interfaces: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Preference {
+    weight: i64,
+    preference: LabelSelector,
 }
 
 pub(super) fn pool(wire: &IpAddressPool, findings: &mut Findings) -> Option<Object> {
@@ -119,7 +179,22 @@ pub(super) fn l2_advertisement(wire: &L2Advertisement, findings: &mut Findings) 
         pools: spec.ip_address_pools.clone().unwrap_or_default(),
         pool_selectors: selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors.as_ref(), findings),
         nodes: NodeChoice(selectors("spec.nodeSelectors", spec.node_selectors.as_ref(), findings)),
+        preferences: preferences(spec.preferred_node_selectors.as_deref().unwrap_or_default(), findings),
+        service_selectors: selectors("spec.serviceSelectors", spec.service_selectors.as_ref(), findings),
         interfaces: spec.interfaces.clone().unwrap_or_default(),
     };
     (!findings.has_errors()).then(|| Object::L2Advertisement(advertisement.into()))
+}
+
+fn preferences(wire: &[Preference], findings: &mut Findings) -> Vec<NodePreference> {
+    let mut preferences = Vec::new();
+    for (index, wire) in wire.iter().enumerate() {
+        let at = format!("spec.preferredNodeSelectors[{index}]");
+        let selector = selector(&format!("{at}.preference"), &wire.preference, findings);
+        match u8::try_from(wire.weight) {
+            Ok(weight @ 1..=100) => preferences.push(NodePreference { weight, selector }),
+            _ => findings.error(format_args!("{at}.weight"), "must be 1 to 100"),
+        }
+    }
+    preferences
 }

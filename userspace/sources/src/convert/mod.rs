@@ -8,6 +8,7 @@ mod ingress;
 mod load_balancer;
 mod metallb;
 mod service;
+mod shape;
 
 use k8s_openapi::{
     api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as networking},
@@ -16,6 +17,8 @@ use k8s_openapi::{
 use roadstead_model::{LabelSelector, Labels, Metadata, ObjectName, Requirement};
 use serde::Deserialize;
 use serde_yaml::Value;
+
+pub(crate) use shape::{Shape, unknown};
 
 use crate::{
     document::{Complaint, Origin},
@@ -42,8 +45,16 @@ pub(crate) fn convert(
         Kind::ConfigMap => cluster::config_map(&read::<core::ConfigMap>(tree, origin)?, findings),
         Kind::Ingress => ingress::ingress(&read::<networking::Ingress>(tree, origin)?, findings),
         Kind::IngressClass => ingress::class(&read::<networking::IngressClass>(tree, origin)?, findings),
-        Kind::IpAddressPool => metallb::pool(&read::<metallb::IpAddressPool>(tree, origin)?, findings),
-        Kind::L2Advertisement => metallb::l2_advertisement(&read::<metallb::L2Advertisement>(tree, origin)?, findings),
+        Kind::IpAddressPool => {
+            metallb::POOL.check(tree, findings);
+            metallb::pool(&read::<metallb::IpAddressPool>(tree, origin)?, findings)
+        }
+        Kind::L2Advertisement => {
+            metallb::L2_ADVERTISEMENT.check(tree, findings);
+            metallb::l2_advertisement(&read::<metallb::L2Advertisement>(tree, origin)?, findings)
+        }
+        // These are read as other objects (`legacy`, `exclusion`).
+        Kind::AddressPool | Kind::L2Exclusion => None,
     })
 }
 
