@@ -26,6 +26,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     kernel::{KernelLease, KernelResponder, Origin},
     links::{Seen, Watch},
+    loud::Loud,
     metrics::Metrics,
     peers::PeerSocket,
     plan::{Desired, Owned},
@@ -115,6 +116,7 @@ impl Engine {
             segment,
             verdict,
             number: 0,
+            loud: Loud::default(),
             seen: Seen::default(),
             scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,
@@ -172,6 +174,7 @@ struct Turn {
     verdict: watch::Sender<Verdict>,
     /// Of the configuration that holds.
     number: u64,
+    loud: Loud,
     /// What became of the interfaces since they were looked at.
     seen: Seen,
     /// From when on they may be looked at again.
@@ -205,12 +208,18 @@ impl Turn {
             let beaten = tick.heartbeat.is_some();
             if let (Some(heartbeat), Some(peers)) = (tick.heartbeat, &self.setup.peers) {
                 peers.send(&heartbeat);
+                if self.loud.follow(now, self.setup.membership.states().map(|(_, state)| state)) {
+                    peers.send_to_everybody(&heartbeat);
+                }
             }
             self.send_replies();
             change = change.max(tick.change);
             self.compare(now);
             self.watch_stalled();
             let rescanned = self.rescan();
+            if rescanned {
+                self.loud.disturbed(now);
+            }
             if configured || rescanned || change != Change::Nothing {
                 self.decide(change);
             }

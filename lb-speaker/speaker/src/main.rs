@@ -13,6 +13,7 @@ mod groups;
 mod kernel;
 mod links;
 mod local;
+mod loud;
 mod metrics;
 mod offline;
 mod peers;

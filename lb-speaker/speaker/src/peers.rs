@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, BorrowedFd},
+    io::{self, IoSlice},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     str::FromStr,
 };
 
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn6, sendmsg};
 use roadstead_layer2::membership::{MAX_DATAGRAM, MAX_NAME};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::loud::{Everybody, everybody};
 
 /// MetalLB's port for the same purpose.
 const PORT: u16 = 7946;
@@ -76,6 +79,34 @@ impl PeerSocket {
         }
     }
 
+    /// Sends to everybody in the networks where peers are. Who is none drops it, or has nothing at this port.
+    pub(crate) fn send_to_everybody(&self, datagram: &[u8]) {
+        for everybody in everybody(&self.peers.values().copied().collect()) {
+            if let Err(error) = self.send_to_all(datagram, everybody) {
+                tracing::debug!(?everybody, %error, "datagram not sent to everybody");
+            }
+        }
+    }
+
+    fn send_to_all(&self, datagram: &[u8], everybody: Everybody) -> io::Result<()> {
+        match everybody {
+            Everybody::V4(all, port) => {
+                let address = SocketAddr::from((all, port));
+                let to = if self.socket.local_addr()?.is_ipv6() { mapped(address) } else { address };
+                self.socket.send_to(datagram, to)?;
+            }
+            Everybody::V6 { to, port, from, interface } => {
+                // Left to itself the kernel would take the link-local address, by which no peer knows us.
+                let source =
+                    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: interface };
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, port, 0, interface));
+                let (parts, source) = ([IoSlice::new(datagram)], [ControlMessage::Ipv6PacketInfo(&source)]);
+                sendmsg(self.socket.as_raw_fd(), &parts, &source, MsgFlags::empty(), Some(&to))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the peer is configured to be there. Ports are not compared: what counts is the host.
     pub(crate) fn is_at(&self, peer: &str, sender: SocketAddr) -> bool {
         self.peers.get(peer).is_some_and(|address| address.ip().to_canonical() == sender.ip().to_canonical())
@@ -107,6 +138,7 @@ fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     if listen.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    socket.set_broadcast(true)?;
     socket.bind(&listen.into())?;
     Ok(socket.into())
 }

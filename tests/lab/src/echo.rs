@@ -12,6 +12,8 @@ use clap::Args;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use crate::priority;
+
 /// What the line begins with that it prints once it listens on all its ports; they follow as `http=PORT`, `tcp=PORT`,
 /// `udp=PORT`, for a caller that left the choice to the system.
 pub const LISTENING: &str = "listening";
@@ -31,6 +33,9 @@ pub struct EchoFlags {
     /// Answer each datagram at this port with JSON about it
     #[arg(long, value_name = "PORT")]
     udp: Vec<u16>,
+    /// Go before all ordinary work, where that is allowed
+    #[arg(long)]
+    urgent: bool,
 }
 
 /// Serves until the process is ended.
@@ -39,6 +44,10 @@ pub struct EchoFlags {
 ///
 /// Where a port is in use.
 pub fn run(flags: &EchoFlags) -> Result<()> {
+    if flags.urgent {
+        // Threads that are started from here on inherit it.
+        priority::raise();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let mut line = LISTENING.to_owned();

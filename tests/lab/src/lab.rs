@@ -157,6 +157,8 @@ impl Lab {
     /// Where it does not.
     pub fn mend(&self, node: &Node) -> Result<()> {
         self.set_cable(node, "up")?;
+        // The switch's end too: its port forwards nothing before.
+        Namespace::open(&self.ground.id.namespace(topology::SEGMENT))?.wait_running(&[node.name()])?;
         node.host().network().wait_running(&["eth0"])
     }
 

@@ -129,8 +129,22 @@ impl Place {
     ///
     /// Where it does not listen soon, with what it said.
     pub fn start_echo(&self, ports: EchoPorts) -> Result<Process> {
+        self.start_echo_with(self.name(), ports, &[])
+    }
+
+    /// Like [`start_echo`](Self::start_echo) under another name, for a test in which every answer must be timely: it goes
+    /// before all ordinary work, where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not listen soon, with what it said.
+    pub fn start_urgent_echo(&self, name: &str, ports: EchoPorts) -> Result<Process> {
+        self.start_echo_with(name, ports, &["--urgent"])
+    }
+
+    fn start_echo_with(&self, name: &str, ports: EchoPorts, flags: &[&str]) -> Result<Process> {
         let mut command = Command::new(programs::lab()?);
-        command.args(["echo", "--name", self.name()]);
+        command.args(["echo", "--name", name]).args(flags);
         for (flag, port) in [("--http", ports.http), ("--tcp", ports.tcp), ("--udp", ports.udp)] {
             command.args([flag, &port.to_string()]);
         }

@@ -96,9 +96,8 @@ pub(crate) fn install_ingress_peers() -> Result<()> {
     install_services(&["nginx", "haproxy"])
 }
 
-/// Installs the peer of `bench failover`, and `chrt`, where they are missing.
+/// Installs the peer of `bench failover` where it is missing.
 pub(crate) fn install_failover_peers() -> Result<()> {
-    apt::install(&["util-linux"])?;
     install_services(&["keepalived"])
 }
 

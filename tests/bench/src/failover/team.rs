@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use roadstead_lab::{Capturing, Daemon, Lab, Node, Place, Process, Program, Topology, program, wait_until};
+use roadstead_lab::{Capturing, Daemon, EchoPorts, Lab, Node, Place, Process, Program, Topology, program};
 
 use super::keepalived::{self, Tuning};
 use super::plan::{Contestant, Fault};
@@ -138,7 +138,7 @@ impl Team {
         let at = member.pod.as_ref().unwrap_or_else(|| node.host());
         // The old one has been killed; it must be gone before its port is free.
         drop(member.echo.take());
-        member.echo = Some(start_echo(node, at)?);
+        member.echo = Some(at.start_urgent_echo(node.name(), EchoPorts { udp: PORT, ..EchoPorts::USUAL })?);
         if self.contestant == Contestant::Service {
             drop(member.agent.take());
             let agent = node.start(Program::Agent)?;
@@ -201,19 +201,6 @@ fn serve_locally(node: &Node) -> Result<()> {
     let host = node.host();
     host.run(|| std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1"))?.context("could not set arp_ignore")?;
     host.ip(&[format!("route add local {VIP_V4}/32 dev lo"), format!("route add local {VIP_V6}/128 dev lo")])
-}
-
-/// An echo server under the node's name, before all ordinary work: `chrt` is util-linux's.
-fn start_echo(node: &Node, at: &Place) -> Result<Process> {
-    let mut command = Command::new("chrt");
-    command.args(["--fifo", "40"]).arg(program("roadstead-lab")?);
-    command.args(["echo", "--name", node.name(), "--udp", &PORT.to_string()]);
-    let process = at.spawn("echo", command)?;
-    wait_until(READY, "the echo server listens", || {
-        process.log().contains(roadstead_lab::echo::LISTENING) || !process.is_running()
-    })?;
-    ensure!(process.is_running(), "the echo server ended: {}", process.log_tail(3));
-    Ok(process)
 }
 
 /// Whether a speaker is ready and hears every peer.
