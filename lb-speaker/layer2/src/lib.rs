@@ -14,4 +14,4 @@ pub mod membership;
 pub mod responder;
 pub mod wire;
 
-pub use fuzz::{fuzz_datagram, fuzz_frame};
+pub use fuzz::{fuzz_datagram, fuzz_frame, fuzz_neighbour, neighbours};

@@ -9,6 +9,7 @@ mod ndp;
 use std::fmt;
 
 pub use arp::{ArpOperation, ArpPacket};
+pub(crate) use ndp::mend;
 pub use ndp::{ALL_NODES, NeighborAdvertisement, NeighborSolicitation, solicited_node};
 
 const ETHERTYPE_ARP: u16 = 0x0806;

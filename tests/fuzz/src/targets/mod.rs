@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     annotations::REWRITE,
     manifest::MANIFEST,
     segment::FRAME,
+    segment::NEIGHBOUR,
     segment::DATAGRAM,
 ];
 
@@ -125,6 +126,11 @@ mod tests {
     #[test]
     fn frames_keep_their_promises() {
         check(&segment::FRAME, 20_000);
+    }
+
+    #[test]
+    fn neighbours_get_answers_to_questions_alone() {
+        check(&segment::NEIGHBOUR, 20_000);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use roadstead_layer2::{
-    announce, fuzz_datagram, fuzz_frame,
+    fuzz_datagram, fuzz_frame, fuzz_neighbour,
     membership::{Key, Membership},
-    responder::Station,
-    wire::{Frame, Mac},
+    neighbours,
+    wire::Frame,
 };
 
 use super::{Target, way};
@@ -15,11 +15,7 @@ use super::{Target, way};
 pub(super) const FRAME: Target = Target {
     name: "frame",
     what: "ARP and NDP frames",
-    seeds: || {
-        let station = Station { mac: Mac([2, 0, 0, 0, 0, 1]), link_local: None };
-        let ips = ["192.0.2.1", "2001:db8::1"].into_iter().filter_map(|ip| ip.parse().ok());
-        ips.flat_map(|ip| announce::frames(&station, ip)).map(|frame| frame.encode()).collect()
-    },
+    seeds: neighbours,
     words: &[&[0x08, 0x06], &[0x86, 0xdd], &[0xff; 6], &[0; 4], &[58, 255], &[135, 0], &[136, 0], &[1, 1]],
     longest: 1_500,
     run: |bytes| {
@@ -29,6 +25,17 @@ pub(super) const FRAME: Target = Target {
             Err(error) => format!("{error:?}"),
         })
     },
+};
+
+/// What a node does about ARP and NDP.
+pub(super) const NEIGHBOUR: Target = Target {
+    name: "neighbour",
+    what: "answers to ARP and NDP frames, and claims in them",
+    run: |bytes| {
+        fuzz_neighbour(bytes);
+        (FRAME.run)(bytes)
+    },
+    ..FRAME
 };
 
 /// Heartbeats.
