@@ -269,6 +269,9 @@ impl Turn {
             if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
                 self.rescan_at = self.rescan_at.min(self.scanned);
             }
+            if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
+                self.rescan_at = self.rescan_at.min(self.scanned);
+            }
             if self.setup.probe {
                 let assigned = table.values().flatten().copied().collect();
                 self.segment.probe(self.now(), &desired.fresh, &assigned);

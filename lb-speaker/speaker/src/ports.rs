@@ -108,8 +108,12 @@ impl Ports {
         self.ports.retain(|index, port| {
             let stays = !broken.contains(index) && wanted.get(index).is_some_and(|link| port.follow(link));
             if !stays {
-                let lack = links.iter().find(|link| link.index == *index).and_then(|link| link.lack.clone());
-                let why = lack.map_or_else(|| "it is another one now".to_owned(), |lack| lack.to_string());
+                let why = match links.iter().find(|link| link.index == *index).map(|link| &link.lack) {
+                    None => "it is gone".to_owned(),
+                    Some(Some(lack)) => lack.to_string(),
+                    Some(None) if wanted.contains_key(index) => "it is another one now".to_owned(),
+                    Some(None) => "it is not selected".to_owned(),
+                };
                 info!(interface = %port.name, why, "left the interface");
             }
             stays

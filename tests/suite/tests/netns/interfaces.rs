@@ -86,6 +86,48 @@ fn addresses_are_told_on_selected_interfaces_alone() {
     }
 }
 
+/// Without flags: every interface in a subnet but those that MetalLB excludes, or that its ConfigMap does.
+#[test]
+fn the_configmap_excludes_interfaces() {
+    let Some(mut segment) = Segment::alone("excluded") else { return };
+    let host = segment.lab.node("node-a").host().clone();
+    let cable = [
+        "link add eth1 type veth peer name far1",
+        "link set far1 up",
+        "link set eth1 up",
+        "addr add 192.168.78.11/24 dev eth1",
+    ];
+    host.ip(&cable).unwrap();
+    segment.start_anywhere("node-a", &[]);
+    segment.wait_owned(FIRST);
+    let speaker = segment.speaker("node-a");
+    let uses = |interface: &str| {
+        let log = speaker.log();
+        let count = |what: &str| log.matches(&format!("{what} the interface interface={interface}")).count();
+        count("uses") > count("left")
+    };
+    // The bridge of the pods has an address and is no place to announce on.
+    let are = |expected: [bool; 3]| ["eth0", "eth1", "cni0"].map(uses) == expected;
+    let wait = |what: &str, expected| {
+        let took =
+            wait_until(LATE, what, || are(expected)).unwrap_or_else(|error| panic!("{error}:\n{}", speaker.log()));
+        assert!(took < SOON, "{what}, but only after {took:.1?}");
+    };
+    wait("at first", [true, true, false]);
+    let map = |patterns: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: metallb-excludel2, namespace: metallb-system}}\n\
+             data:\n  excludel2.yaml: |\n    announcedInterfacesToExclude: {patterns}\n"
+        )
+    };
+    segment.lab.apply("excludel2.yaml", &map("[\"^eth1$\", \"^cni\"]")).unwrap();
+    wait("the ConfigMap excludes one", [true, false, false]);
+    segment.lab.apply("excludel2.yaml", &map("[\"^eth0$\"]")).unwrap();
+    wait("the ConfigMap excludes another one", [false, true, true]);
+    segment.lab.delete("excludel2.yaml").unwrap();
+    wait("without it the usual ones are excluded", [true, true, false]);
+}
+
 fn node_mac(node: &Place) -> [u8; 6] {
     let [a, b, c, d] = node.v4().octets();
     [2, 0, a, b, c, d]
@@ -108,7 +150,7 @@ fn a_lost_cable_is_noticed_at_once_and_its_return_is_a_new_beginning() {
         let left = || speaker.log().matches("left the interface").count() == round;
         let took = wait_until(LATE, "the speaker notices", left).unwrap();
         assert!(took < Duration::from_millis(300), "round {round}: noticed only after {took:.1?}");
-        assert!(!has_joined(&host), "the group is left with the interface");
+        wait_until(LATE, "the group is left with the interface", || !has_joined(&host)).unwrap();
         let capture = client.capture("eth0").unwrap();
         segment.lab.mend(node).unwrap();
         // In each family: told again, and heard by the group.

@@ -72,6 +72,20 @@ impl Segment {
         self.speakers.push((node.to_owned(), daemon));
     }
 
+    /// As [`Self::start`], on no interface by name.
+    pub(crate) fn start_anywhere(&mut self, node: &str, flags: &[&str]) {
+        let usual = self.lab.node(node).command(Program::Speaker).unwrap();
+        let mut command = Command::new(usual.get_program());
+        let arguments: Vec<_> = usual.get_args().collect();
+        let named = arguments.iter().position(|argument| *argument == "--interface").unwrap();
+        command
+            .args(arguments.iter().enumerate().filter(|(at, _)| *at != named && *at != named + 1).map(|(_, one)| one));
+        command.args(flags);
+        let daemon = self.lab.node(node).start_with(Program::Speaker, command).unwrap();
+        daemon.wait_ready(READY).unwrap();
+        self.speakers.push((node.to_owned(), daemon));
+    }
+
     /// Starts all nodes' speakers and waits until one node answers for each of the first addresses.
     pub(crate) fn start_all(&mut self) {
         let names: Vec<String> = self.lab.nodes().iter().map(|node| node.name().to_owned()).collect();
