@@ -8,7 +8,7 @@ use roadstead_datapath::way::Arrival;
 use crate::{
     conntrack, counters,
     drops::Drop,
-    filter, glance, layer2,
+    filter, former, glance, layer2,
     maps::{SCRATCH, Scratch},
     open,
     packet::{self, Form, Packet, Parsed},
@@ -107,8 +107,8 @@ fn try_packet(ctx: &TcContext, scratch: &mut Scratch, packet: &Packet, device: D
     if node.flags & node_flags::TAKING_OVER != 0 && !packet.is_opening() {
         return Ok(NEXT);
     }
-    if device == Device::Uplink && to_frontend && layer2::may_be_anothers(packet) {
-        match layer2::hand_on(ctx.skb.skb, scratch, u32::from(packet.family == packet::Family::V4)) {
+    if device == Device::Uplink && to_frontend && former::may_know(packet) {
+        match former::hand_on(ctx.skb.skb, scratch, u32::from(packet.family == packet::Family::V4)) {
             layer2::NOT_OURS => {}
             reason if reason < 0 => return Err(Drop::numbered(reason.unsigned_abs())),
             verdict => return Ok(verdict),

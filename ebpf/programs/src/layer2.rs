@@ -1,5 +1,5 @@
-//! Layer 2: questions for the addresses that the speaker announces, and its peers' probes. Answered here they need no
-//! process: a speaker that restarts is not missed, and one that is stopped falls silent when its lease ends.
+//! Questions for the addresses that the speaker announces. Answered here they need no process: a speaker that restarts is
+//! not missed, and one that is stopped falls silent when its lease ends.
 //!
 //! Who is answered, and with which bytes, is what `layer2::responder` says; a test holds both against each other. What is
 //! not answered goes on as if nobody had looked.
@@ -11,21 +11,22 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use roadstead_abi::{
-    Addr, Be16, DropReason,
+    Addr,
     announced::{Announced, AnnouncedKey, LONGEST_QUESTION, probe},
     proto,
 };
 use roadstead_datapath::neighbour::{self, ADVERTISEMENT_LEN, ALL_NODES, ALL_NODES_MAC, ARP_LEN, ARP_REQUEST};
 
 use crate::{
-    maps::{ANNOUNCED, ANSWERS, QUESTION, Question, SPEAKER, Scratch},
-    packet::{self, ETH_LEN, ETH_P_IP, ETH_P_IPV6, Family, Header, Packet, read},
-    rewrite, route, service,
+    echo,
+    maps::{ANNOUNCED, ANSWERS, QUESTION, Question},
+    packet::{self, ETH_LEN, ETH_P_IP, ETH_P_IPV6, Header, read},
+    rewrite, route,
 };
 
 const ETH_P_ARP: u16 = 0x0806;
 /// `skb->pkt_type` of a packet for this host.
-const PACKET_HOST: u32 = 0;
+pub(crate) const PACKET_HOST: u32 = 0;
 const IPV6_HEADERS: usize = ETH_LEN + 40;
 const SOLICITATION: u8 = 135;
 const ICMPV6: u8 = 58;
@@ -35,7 +36,8 @@ const PROBE_V6: u32 = (ETH_LEN + 40 + 8 + probe::LENGTH) as u32;
 /// Bits of a VLAN tag that are the VLAN's number; a tag with number 0 has only a priority (IEEE 802.1Q 9.6).
 const VLAN_ID: u32 = 0x0fff;
 
-type Mac = [u8; 6];
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
 
 /// Answers a question or a probe: the verdict, or [`NOT_OURS`] for anything else. A function of its own: the verifier then
 /// walks what follows once, not once for every reason why there is no answer.
@@ -52,7 +54,7 @@ fn try_answer(ctx: &TcContext) -> Option<i32> {
     let ethertype = u16::from_be(read::<u16>(ctx, 12)?);
     let length = ctx.len();
     if ethertype == ETH_P_IP {
-        return if length == PROBE_V4 { echo::<20>(ctx) } else { None };
+        return if length == PROBE_V4 { echo::answer::<20>(ctx) } else { None };
     }
     if ethertype == ETH_P_ARP {
         return arp(ctx);
@@ -66,7 +68,7 @@ fn try_answer(ctx: &TcContext) -> Option<i32> {
         let kind: u8 = read(ctx, IPV6_HEADERS)?;
         return if kind == SOLICITATION { solicitation(ctx) } else { None };
     }
-    if length == PROBE_V6 && next == proto::UDP { echo::<40>(ctx) } else { None }
+    if length == PROBE_V6 && next == proto::UDP { echo::answer::<40>(ctx) } else { None }
 }
 
 /// The entry of an address on the device that the packet came in on. An element that was given to another address between
@@ -79,15 +81,16 @@ fn announced(ctx: &TcContext, addr: Addr) -> Option<(AnnouncedKey, Announced)> {
     if entry.check == key.check() { Some((key, entry)) } else { None }
 }
 
+/// The clock of leases and stamps.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: the helper takes nothing and returns a number.
     unsafe { bpf_ktime_get_ns() }
 }
 
 /// Adds to what was done for an address, which the speaker has made room for.
 #[inline(always)]
-fn count(key: &AnnouncedKey, answered: u64, handed_on: u64) {
+pub(crate) fn count(key: &AnnouncedKey, answered: u64, handed_on: u64) {
     if let Some(answers) = ANSWERS.get_ptr_mut(key) {
         // SAFETY: the map returned the pointer, and the element is this CPU's own.
         let answers = unsafe { &mut *answers };
@@ -122,7 +125,7 @@ fn clear(ctx: &TcContext, length: usize) -> Option<()> {
 
 /// Sends the rewritten frame back by the device that it came in on.
 #[inline(always)]
-fn back(ctx: &TcContext, key: &AnnouncedKey) -> Option<i32> {
+pub(crate) fn back(ctx: &TcContext, key: &AnnouncedKey) -> Option<i32> {
     count(key, 1, 0);
     Some(route::back(route::ifindex(ctx), 0))
 }
@@ -281,120 +284,4 @@ fn source_option(question: &mut Question, size: u32) -> Option<Option<Mac>> {
     }
     let [kind, _, mac @ ..] = found.to_ne_bytes();
     Some(if kind == SOURCE { Some(mac) } else { None })
-}
-
-/// Sends a peer's probe back with the age of the speaker's stamp: one datagram for one, of the same size.
-#[inline(always)]
-fn echo<const IP: usize>(ctx: &TcContext) -> Option<i32> {
-    // SAFETY: the context is the kernel's, valid for the program's run.
-    let (pkt_type, tagged) = unsafe { ((*ctx.skb.skb).pkt_type, (*ctx.skb.skb).vlan_present) };
-    if pkt_type != PACKET_HOST || tagged != 0 {
-        return None;
-    }
-    packet::pull(ctx);
-    let is_udp = if IP == 20 { is_udp_v4(ctx)? } else { true };
-    if !is_udp {
-        return None;
-    }
-    let [sport, dport, length, _]: [u16; 4] = read(ctx, ETH_LEN + IP)?;
-    let head: [u8; 8] = read(ctx, ETH_LEN + IP + 8)?;
-    let speaker = SPEAKER.get(0)?;
-    let [a, b, c, d] = probe::MAGIC;
-    let [e, f, g, h] = probe::VERSION;
-    let is_probe = head == [a, b, c, d, e, f, g, h] && u16::from_be(length) as usize == 8 + probe::LENGTH;
-    if !is_probe || speaker.port.0 == 0 || speaker.port != Be16(dport) {
-        return None;
-    }
-    let macs: [Mac; 2] = read(ctx, 0)?;
-    let to =
-        if IP == 20 { Addr::v4_word(read(ctx, ETH_LEN + 16)?) } else { Addr::from_words(read(ctx, ETH_LEN + 24)?) };
-    service::node_address(&to)?;
-    if neighbour::is_group(macs[1]) {
-        return None;
-    }
-    if IP == 20 {
-        let [from, to]: [u32; 2] = read(ctx, ETH_LEN + 12)?;
-        ctx.store(ETH_LEN + 12, &[to, from], 0).ok()?;
-    } else {
-        let [from, to]: [Addr; 2] = read(ctx, ETH_LEN + 8)?;
-        ctx.store(ETH_LEN + 8, &[to, from], 0).ok()?;
-    }
-    ctx.store(0, &[macs[1], macs[0]], 0).ok()?;
-    ctx.store(ETH_LEN + IP, &[dport, sport], 0).ok()?;
-    let age = now().saturating_sub(speaker.stamp) / 1_000_000;
-    answer_probe::<IP>(ctx, age)?;
-    back(ctx, &AnnouncedKey { addr: Addr::UNSPECIFIED, ifindex: 0 })
-}
-
-/// An unfragmented UDP packet without options that ends with its frame.
-#[inline(always)]
-fn is_udp_v4(ctx: &TcContext) -> Option<bool> {
-    let [first, _]: [u8; 2] = read(ctx, ETH_LEN)?;
-    let fragment: u16 = read(ctx, ETH_LEN + 6)?;
-    let protocol: u8 = read(ctx, ETH_LEN + 9)?;
-    Some(first == 0x45 && protocol == proto::UDP && u16::from_be(fragment) & 0x3fff == 0)
-}
-
-/// Writes magic and age. Swapping addresses and ports leaves a checksum as it is, this does not; the helper knows how the
-/// checksum is kept.
-#[inline(always)]
-fn answer_probe<const IP: usize>(ctx: &TcContext, age: u64) -> Option<()> {
-    const MANGLED_0: u64 = 0x20;
-    let (payload, check) = (ETH_LEN + IP + 8, ETH_LEN + IP + 6);
-    let old: [u32; 2] = read(ctx, payload + probe::AGE)?;
-    let new: [u32; 2] = [((age >> 32) as u32).to_be(), (age as u32).to_be()];
-    let sum = u64::from(!u32::from_ne_bytes(probe::MAGIC))
-        + u64::from(u32::from_ne_bytes(probe::ECHO))
-        + u64::from(!old[0])
-        + u64::from(!old[1])
-        + u64::from(new[0])
-        + u64::from(new[1]);
-    ctx.store(payload, &probe::ECHO, 0).ok()?;
-    ctx.store(payload + probe::AGE, &new, 0).ok()?;
-    let diff = u64::from(roadstead_datapath::checksum::fold(sum));
-    ctx.l4_csum_replace(check, 0, diff, MANGLED_0).ok()
-}
-
-/// Sends a segment of a connection that this node does not know to the node that announced the address before, which
-/// may know it; [`NOT_OURS`] where there is none, or where the segment comes from there; a negative number is that of a
-/// [`DropReason`]. A function of its own as [`answer`] is.
-#[inline(never)]
-pub(crate) fn hand_on(skb: *mut __sk_buff, scratch: &mut Scratch, is_v4: u32) -> i32 {
-    let family = if is_v4 != 0 { Family::V4 } else { Family::V6 };
-    match try_hand_on(&TcContext::new(skb), scratch, family) {
-        Ok(Some(verdict)) => verdict,
-        Ok(None) => NOT_OURS,
-        Err(reason) => -(reason as i32),
-    }
-}
-
-#[inline(always)]
-fn try_hand_on(ctx: &TcContext, scratch: &mut Scratch, family: Family) -> Result<Option<i32>, DropReason> {
-    scratch.announced_key = AnnouncedKey { addr: scratch.key.dst, ifindex: route::ifindex(ctx) };
-    let Some(entry) = ANNOUNCED.get_ptr(&scratch.announced_key) else { return Ok(None) };
-    // SAFETY: the map returned the pointer.
-    scratch.announced = unsafe { entry.read() };
-    let entry = &scratch.announced;
-    let is_none = entry.check != scratch.announced_key.check() || entry.former == Addr::UNSPECIFIED;
-    if is_none || now() >= entry.former_until {
-        return Ok(None);
-    }
-    let Some(node) = service::node() else { return Ok(None) };
-    let source = if entry.former.is_v4() { &node.ipv4 } else { &node.ipv6 };
-    let Some(way) = route::on_link(ctx, &mut scratch.route, source, &entry.former) else { return Ok(None) };
-    let from: Mac = read(ctx, 6).ok_or(DropReason::Malformed)?;
-    // It would come back from there for ever.
-    if from == way.destination {
-        return Ok(None);
-    }
-    rewrite::one_hop_less(ctx, family)?;
-    ctx.store(0, &[way.destination, way.source], 0).map_err(|_| DropReason::Rewrite)?;
-    count(&scratch.announced_key, 0, 1);
-    Ok(Some(route::back(way.ifindex, 0)))
-}
-
-/// Whether nobody but another node can know the packet's connection.
-#[inline(always)]
-pub(crate) fn may_be_anothers(packet: &Packet) -> bool {
-    packet.proto == proto::TCP && !packet.is_opening()
 }

@@ -11,7 +11,9 @@
 mod conntrack;
 mod counters;
 mod drops;
+mod echo;
 mod filter;
+mod former;
 mod glance;
 mod icmp_error;
 mod incoming;

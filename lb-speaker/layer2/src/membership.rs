@@ -189,12 +189,23 @@ impl Membership {
     }
 
     /// The kernel answers for this node, and echoes probes: the lease may outlive the speaker. Peers are told so by a
-    /// node that starts, as what its kernel held is still answered for. To be called before the first tick.
+    /// node that starts, as what its kernel held is still answered for.
     pub fn answer_by_kernel(&mut self) {
-        self.lease = Lease::new(KERNEL_LEASE);
-        if self.phase == Phase::Joining {
+        self.lease.set_length(KERNEL_LEASE);
+        if self.phase == Phase::Joining && self.sequence == 0 {
             self.phase = Phase::Resuming;
         }
+    }
+
+    /// This process answers, or a kernel that does not echo probes: the lease ends before the peers take over.
+    pub fn answer_by_process(&mut self) {
+        self.lease.set_length(LEASE);
+    }
+
+    /// Whether this node does not know yet what it owns.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.phase != Phase::Left && !self.claims
     }
 
     /// Until when this node may answer for what it announces without further evidence; nothing if it may not now.
@@ -414,6 +425,7 @@ impl Membership {
         self.ticked = now;
         for (name, peer) in &mut self.peers {
             peer.heard = now.min(peer.heard + still);
+            peer.probing.wait(now, still);
             let counted = peer.state.counts();
             peer.judge(now);
             if counted && !peer.state.counts() {

@@ -341,12 +341,15 @@ impl Turn {
         let leases = self.announced.iter().filter_map(|announced| {
             let Announced { interface, mac, ip } = *announced;
             let until_ns = self.setup.origin.ns(self.lease_until(ip)?);
-            Some(KernelLease { interface, mac, ip, until_ns, former: self.audible.get(&ip)?.former })
+            let link_local = self.setup.ports.port(interface)?.station.link_local;
+            Some(KernelLease { interface, mac, link_local, ip, until_ns, former: self.audible.get(&ip)?.former })
         });
         let leases: Vec<KernelLease> = leases.collect();
         let now = self.setup.origin.ns(self.now());
+        // What an earlier speaker has left must not go before this one knows what it owns.
+        let known = !self.setup.membership.is_undecided();
         if let Some(kernel) = &mut self.setup.kernel {
-            kernel.follow(now, &leases);
+            kernel.follow(now, known.then_some(&leases));
         }
     }
 
@@ -392,10 +395,25 @@ impl Turn {
         for (_, port) in self.setup.ports.iter() {
             self.setup.metrics.dropped(port.socket.take_dropped().unwrap_or(0));
         }
+        self.look();
         let done = self.now();
         self.scanned = done + (done - now) * (RESCAN_SHARE - 1);
         self.rescan_at = done + RESCAN;
         rescanned
+    }
+
+    /// Looks where the kernel's responder answers, which decides how long a lease is, and counts what it has answered.
+    fn look(&mut self) {
+        let Some(kernel) = &mut self.setup.kernel else { return };
+        self.setup.ports.show(|ports, links| kernel.look(ports, links));
+        if kernel.vouches() {
+            self.setup.membership.answer_by_kernel();
+        } else {
+            self.setup.membership.answer_by_process();
+        }
+        for (ip, answers) in kernel.answered() {
+            self.setup.metrics.responses(ip, answers);
+        }
     }
 
     /// Holds the elections and takes up or lays down addresses. The heartbeat that makes this node count has gone out
@@ -496,11 +514,14 @@ impl Turn {
         self.setup.ports.announce(&BTreeMap::new());
         self.tell(BTreeMap::new(), &BTreeSet::new());
         self.announced.clear();
-        self.lease();
+        if let Some(kernel) = &mut self.setup.kernel {
+            kernel.leave();
+        }
         info!("left");
     }
 }
 
 fn scene(setup: &Setup) -> Scene<'_> {
-    Scene { ports: &setup.ports, membership: &setup.membership, metrics: &setup.metrics }
+    let kernel = setup.kernel.as_deref();
+    Scene { ports: &setup.ports, membership: &setup.membership, metrics: &setup.metrics, kernel }
 }

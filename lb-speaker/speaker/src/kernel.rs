@@ -5,18 +5,22 @@
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
 use nix::time::{ClockId, clock_gettime};
 use roadstead_layer2::wire::Mac;
 
+use crate::links::Link;
+
 /// One address on one interface that the kernel may answer for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KernelLease {
     pub(crate) interface: u32,
     pub(crate) mac: Mac,
+    /// The interface's link-local address.
+    pub(crate) link_local: Option<Ipv6Addr>,
     pub(crate) ip: IpAddr,
     /// Nanoseconds of CLOCK_MONOTONIC, as `bpf_ktime_get_ns` counts.
     pub(crate) until_ns: u64,
@@ -26,8 +30,23 @@ pub(crate) struct KernelLease {
 
 /// A responder in the kernel.
 pub(crate) trait KernelResponder: fmt::Debug + Send {
-    /// The speaker is at work at `now_ns` and these are all its leases.
-    fn follow(&mut self, now_ns: u64, leases: &[KernelLease]);
+    /// Finds out on which interfaces it answers: `ports` are those that addresses are announced on, `links` all.
+    fn look(&mut self, ports: &[(u32, &str)], links: &[Link]);
+
+    /// Whether it answers and echoes probes wherever it should, so that a lease may outlive the speaker.
+    fn vouches(&self) -> bool;
+
+    /// The speaker is at work at `now_ns` and these are all its leases; before it knows what it owns, none are told.
+    fn follow(&mut self, now_ns: u64, leases: Option<&[KernelLease]>);
+
+    /// Whether it answers for the address there, while its lease runs.
+    fn answers(&self, interface: u32, ip: IpAddr) -> bool;
+
+    /// For which addresses it has answered since the last look, and how often.
+    fn answered(&mut self) -> Vec<(IpAddr, u64)>;
+
+    /// The speaker ends, and with it every lease.
+    fn leave(&mut self);
 }
 
 /// The beginning of the engine's time, on both clocks.

@@ -20,6 +20,7 @@ mod peers;
 mod plan;
 mod ports;
 mod priority;
+mod responder;
 mod run;
 mod segment;
 mod selection;

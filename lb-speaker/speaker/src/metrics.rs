@@ -106,6 +106,11 @@ impl Metrics {
         self.requests.with_label_values(&[&ip.to_string()]).inc();
     }
 
+    /// Answers that the kernel gave.
+    pub(crate) fn responses(&self, ip: IpAddr, count: u64) {
+        self.responses.with_label_values(&[&ip.to_string()]).inc_by(count);
+    }
+
     pub(crate) fn response(&self, ip: IpAddr) {
         self.responses.with_label_values(&[&ip.to_string()]).inc();
     }

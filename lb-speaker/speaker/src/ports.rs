@@ -66,6 +66,12 @@ impl Ports {
         self.ports.iter().map(|(index, port)| (*index, port))
     }
 
+    /// Shows the interfaces in use, and all that there are.
+    pub(crate) fn show(&self, look: impl FnOnce(&[(u32, &str)], &[Link])) {
+        let ports: Vec<_> = self.ports.iter().map(|(index, port)| (*index, port.name.as_str())).collect();
+        look(&ports, &self.links);
+    }
+
     pub(crate) fn port(&self, index: u32) -> Option<&Port> {
         self.ports.get(&index)
     }

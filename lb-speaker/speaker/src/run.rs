@@ -26,12 +26,13 @@ use tracing::{info, warn};
 use crate::{
     controller::{Controller, replace},
     engine::{Adoption, Engine, Setup},
-    kernel::Origin,
+    kernel::{KernelResponder, Origin},
     links::{Seen, Watch},
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
     priority,
+    responder::{Choice, InKernel},
     selection::Selection,
 };
 
@@ -72,6 +73,12 @@ pub(crate) struct RunFlags {
     /// Off where a router answers for everything (proxy ARP)
     #[arg(long, env = "ROADSTEAD_PROBE_ADDRESSES", default_value = "on")]
     probe_addresses: Switch,
+    /// Who answers questions for addresses
+    #[arg(long, env = "ROADSTEAD_RESPONDER", default_value = "userspace")]
+    responder: Choice,
+    /// Where the agent pins, for a responder in its programs
+    #[arg(long, env = "ROADSTEAD_BPFFS", value_name = "DIR", default_value = "/sys/fs/bpf/roadstead")]
+    bpffs: PathBuf,
     /// Who wins an address
     #[arg(long, env = "ROADSTEAD_ELECTION", default_value = "metallb")]
     election: Election,
@@ -197,12 +204,21 @@ fn start_engine(
     if peers.is_some() && key.is_none() {
         warn!("heartbeats are not authenticated: no --key-file");
     }
+    let others_at = others.iter().map(|peer| peer.address).collect();
     let names = others.into_iter().map(|peer| peer.name);
     let boot = next_boot(&flags.source.state_dir);
     let mut membership = Membership::new(node, boot, names, key, Duration::ZERO);
     match random() {
         Ok(secret) => membership.probe_by(&secret),
         Err(error) => warn!(%error, "no random bytes, so peers that fall silent are not probed"),
+    }
+    let port = flags.listen_membership.port();
+    let mut kernel = InKernel::open(flags.responder, flags.bpffs.clone(), port, others_at)?;
+    if let Some(kernel) = &mut kernel {
+        ports.show(|ports, links| kernel.look(ports, links));
+        if kernel.vouches() {
+            membership.answer_by_kernel();
+        }
     }
     Engine::start(Setup {
         node: node.to_owned(),
@@ -214,7 +230,7 @@ fn start_engine(
         refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
         probe: flags.probe_addresses == Switch::On,
         metrics: metrics.clone(),
-        kernel: None,
+        kernel: kernel.map(|kernel| Box::new(kernel) as Box<dyn KernelResponder>),
     })
 }
 

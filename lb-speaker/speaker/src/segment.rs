@@ -17,8 +17,10 @@ use roadstead_layer2::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    kernel::KernelResponder,
     metrics::Metrics,
     ports::{Announced, Port, Ports},
+    responder,
     socket::PacketSocket,
 };
 
@@ -39,6 +41,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) ports: &'a Ports,
     pub(crate) membership: &'a Membership,
     pub(crate) metrics: &'a Metrics,
+    /// What answers instead of this process, where it does.
+    pub(crate) kernel: Option<&'a dyn KernelResponder>,
 }
 
 /// What came of the frames of a turn.
@@ -115,7 +119,8 @@ impl Segment {
                 if let Some((ip, mac)) = claim(&frame) {
                     heard.occupied |= self.judge(now, scene, (index, port), (ip, mac));
                 }
-                reply(scene, port, &frame, &may_answer);
+                let left = |ip| is_left_to_kernel(scene, index, ip, bytes);
+                reply(scene, port, &frame, |ip| !left(ip) && may_answer(ip));
             }
         }
         heard
@@ -176,6 +181,11 @@ impl Segment {
         }
         freed
     }
+}
+
+/// Whether the kernel answers the question, so that this process must not.
+fn is_left_to_kernel(scene: Scene<'_>, interface: u32, ip: IpAddr, question: &[u8]) -> bool {
+    scene.kernel.is_some_and(|kernel| kernel.answers(interface, ip)) && !responder::is_too_long_for_kernel(question)
 }
 
 fn reply(scene: Scene<'_>, port: &Port, frame: &Frame, may_answer: impl Fn(IpAddr) -> bool) {

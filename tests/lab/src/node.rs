@@ -146,7 +146,7 @@ impl Node {
                 command.args(["--http", "[::]:80", "--https", "[::]:443"]);
             }
             Program::Speaker => {
-                command.args(["--interface", "eth0"]);
+                command.args(["--interface", "eth0"]).arg("--bpffs").arg(&self.bpffs);
                 for peer in &self.peers {
                     command.args(["--peer", peer]);
                 }

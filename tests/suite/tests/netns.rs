@@ -28,6 +28,7 @@ mod netns {
     mod mtu;
     mod picks;
     mod refused;
+    mod responder;
     mod robust;
     mod rows;
     mod segment;

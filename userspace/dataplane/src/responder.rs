@@ -14,8 +14,11 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, TcAttachType},
     util::nr_cpus,
 };
-pub use roadstead_abi::announced::{Announced, AnnouncedKey, Answers, MAX_ANNOUNCED, Speaker};
-use roadstead_abi::{Addr, announced::map_names};
+use roadstead_abi::announced::map_names;
+pub use roadstead_abi::{
+    Addr, Be16,
+    announced::{Announced, AnnouncedKey, Answers, LONGEST_QUESTION, Speaker},
+};
 
 use crate::{maps::MapError, pins::Pins};
 

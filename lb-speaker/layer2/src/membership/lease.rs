@@ -27,6 +27,11 @@ impl Lease {
         Self { length, beaten: None, awaited: BTreeSet::new() }
     }
 
+    /// How long a heartbeat's lease is from now on.
+    pub(super) fn set_length(&mut self, length: Duration) {
+        self.length = length;
+    }
+
     /// A heartbeat goes out. If the lease had ended meanwhile, the `counted` peers are to speak first.
     pub(super) fn beat(&mut self, now: Duration, counted: impl Iterator<Item = String>) {
         if self.beaten.is_some_and(|beaten| now >= beaten + self.length) {

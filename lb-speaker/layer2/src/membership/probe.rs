@@ -90,6 +90,11 @@ impl Probing {
         true
     }
 
+    /// This node stood still for so long, and could neither probe nor hear.
+    pub(super) fn wait(&mut self, now: Duration, still: Duration) {
+        self.echoed = self.echoed.map(|echoed| now.min(echoed + still));
+    }
+
     /// Until when the last echo shows that the peer's kernel answers.
     pub(super) fn proves_until(&self) -> Option<Duration> {
         self.echoed.map(|echoed| echoed + super::DEAD_AFTER)

@@ -158,8 +158,9 @@ fn a_silent_node_is_dead_within_the_bound() {
     world.check("b", &["a", "b"]);
 }
 
-/// `a` and `b`, of which `b` falls silent at 0 ms while its kernel echoes what `a` asks until `echoes`.
-fn stalled(echoes: u64) -> (Membership, u64) {
+/// `a` and `b`, of which `b` falls silent at 0 ms while its kernel echoes what `a` asks until `echoes`; `a` itself stands
+/// still for a stretch.
+fn stalled(echoes: u64, still: std::ops::Range<u64>) -> (Membership, u64) {
     let ms = Duration::from_millis;
     let mut a = Membership::new("a", 1, ["b".to_owned()], None, ms(0));
     let mut b = Membership::new("b", 1, ["a".to_owned()], None, ms(0));
@@ -168,7 +169,7 @@ fn stalled(echoes: u64) -> (Membership, u64) {
     b.phase = Phase::Alive;
     let heartbeat = b.tick(ms(0)).heartbeat.unwrap();
     assert_eq!(a.receive(ms(0), &heartbeat, |_| true), Ok(Change::Members));
-    for now in 1..5000 {
+    for now in (1..5000).filter(|now| !still.contains(now)) {
         a.tick(ms(now));
         for (_, probe) in a.take_replies() {
             let echo = echo(&probe, ms(now)).filter(|_| now < echoes);
@@ -190,8 +191,17 @@ fn stalled(echoes: u64) -> (Membership, u64) {
 fn a_peer_whose_kernel_answers_is_stalled_and_not_for_ever() {
     // Without an echo as ever; with echoes until their end; and never beyond three seconds.
     for (echoes, dead) in [(0, 160), (100, 240), (1000, 1120), (5000, 3000)] {
-        assert_eq!(stalled(echoes).1, dead, "echoes until {echoes} ms");
+        assert_eq!(stalled(echoes, 0..0).1, dead, "echoes until {echoes} ms");
     }
+}
+
+#[test]
+fn a_node_that_stood_still_asks_before_it_holds_a_stalled_peer_for_dead() {
+    for length in [50, 130, 200, 1_000] {
+        assert_eq!(stalled(5_000, 500..500 + length).1, 3_000, "still for {length} ms");
+        assert!(stalled(500, 500..500 + length).1 < 500 + length + 200, "still for {length} ms");
+    }
+    assert_eq!(stalled(5_000, 500..4_000).1, 4_000);
 }
 
 #[test]

@@ -96,6 +96,13 @@ impl Log {
         answers.map(|(_, at)| *at).min()
     }
 
+    /// When this one last answered.
+    #[must_use]
+    pub fn last_answer(&self, who: &str) -> Option<Instant> {
+        let answers = self.questions.iter().flat_map(|question| &question.answers).filter(|(name, _)| &**name == who);
+        answers.map(|(_, at)| *at).max()
+    }
+
     /// What was seen between two moments.
     #[must_use]
     pub fn review(&self, from: Instant, to: Instant) -> Review {
