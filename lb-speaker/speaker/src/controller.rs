@@ -18,7 +18,11 @@ use roadstead_model::{ObjectName, Severity, Snapshot};
 use roadstead_sources::StatusWriter;
 use tracing::{error, info, warn};
 
-use crate::{metrics::Metrics, plan::Desired};
+use crate::{
+    metrics::Metrics,
+    plan::Desired,
+    report::{Announcing, Report},
+};
 
 /// The allocation of this node from start to end.
 pub(crate) struct Controller {
@@ -33,11 +37,12 @@ pub(crate) struct Controller {
     /// The table of the node whose word counts, until the next allocation.
     adopted: Option<Table>,
     reasons: BTreeMap<ObjectName, Reason>,
+    report: Report,
     written: bool,
 }
 
 impl Controller {
-    pub(crate) fn new(state_dir: &Path, classes: Classes, metrics: Metrics) -> Self {
+    pub(crate) fn new(state_dir: &Path, node: &str, classes: Classes, metrics: Metrics) -> Self {
         let record = state_dir.join("speaker-assigned.json");
         let assigned = match read(&record) {
             Ok(assigned) => assigned,
@@ -56,6 +61,7 @@ impl Controller {
             known: BTreeSet::new(),
             adopted: None,
             reasons: BTreeMap::new(),
+            report: Report::new(state_dir, node),
             written: true,
         }
     }
@@ -77,10 +83,12 @@ impl Controller {
         let known: BTreeSet<IpAddr> = prior.values().flatten().copied().collect();
         let occupied: BTreeSet<IpAddr> = occupied.keys().copied().collect();
         let allocation = allocate_beside(snapshot, &prior, &held, &occupied, &self.classes);
+        self.report.allocation(snapshot, &prior, &allocation);
         self.assigned = allocation.assigned();
         self.known.extend(self.assigned.keys().cloned());
         self.assigned.extend(held);
         self.metrics.allocation(&allocation);
+        self.metrics.config(snapshot);
         let reasons = allocation.services.iter().filter_map(|(name, got)| Some((name.clone(), got.reason.clone()?)));
         let reasons: BTreeMap<ObjectName, Reason> = reasons.collect();
         for (service, reason) in reasons.iter().filter(|(service, reason)| self.reasons.get(*service) != Some(*reason))
@@ -93,6 +101,12 @@ impl Controller {
         Some(Desired { snapshot: Arc::clone(snapshot), allocation, fresh })
     }
 
+    /// Takes what this node announces, to be told by the next write.
+    pub(crate) fn announcing(&mut self, announcing: &Announcing) {
+        self.report.announcing(announcing);
+        self.written = false;
+    }
+
     /// All addresses that are assigned or held.
     pub(crate) fn table(&self) -> &Table {
         &self.assigned
@@ -102,7 +116,7 @@ impl Controller {
     pub(crate) fn write(&mut self) -> bool {
         if !self.written {
             let written =
-                record(&self.record, &self.assigned).and_then(|()| self.status.write_services(&self.assigned));
+                record(&self.record, &self.assigned).and_then(|()| self.report.write(&self.status, &self.assigned));
             self.written = written.is_ok();
             if let Err(error) = written {
                 error!(%error, "cannot write the status, so the agents do not learn the addresses; tries again");
@@ -212,7 +226,7 @@ mod tests {
         }
 
         fn start(&self) -> Controller {
-            Controller::new(self.folder.path(), Classes::default(), Metrics::new(&Registry::new()).unwrap())
+            Controller::new(self.folder.path(), "node-a", Classes::default(), Metrics::new(&Registry::new()).unwrap())
         }
 
         fn snapshot(&self) -> Snapshot {

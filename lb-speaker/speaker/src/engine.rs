@@ -31,6 +31,7 @@ use crate::{
     peers::PeerSocket,
     plan::{Desired, Owned},
     ports::{Announced, Ports},
+    report::Announcing,
     segment::{Scene, Segment},
 };
 
@@ -58,6 +59,8 @@ pub(crate) struct Setup {
     /// Whether the segment is asked for an address before it is handed out.
     pub(crate) probe: bool,
     pub(crate) metrics: Metrics,
+    /// Who is told what this node announces.
+    pub(crate) announcing: watch::Sender<Announcing>,
     /// What answers beside this process, if anything does.
     pub(crate) kernel: Option<Box<dyn KernelResponder>>,
 }
@@ -462,12 +465,34 @@ impl Turn {
         for ip in self.audible.keys().filter(|ip| !audible.contains_key(ip)) {
             info!(%ip, "no longer announces the address");
         }
+        self.tell_announcing(&audible, &silent, announced);
         let silent: BTreeSet<IpAddr> = silent.into_keys().collect();
         for ip in silent.difference(&self.silent) {
             warn!(%ip, "this node is to announce the address, but on no interface it can");
         }
         self.setup.metrics.announced(&self.setup.node, &audible);
         (self.audible, self.silent) = (audible, silent);
+    }
+
+    fn tell_announcing(
+        &self,
+        audible: &BTreeMap<IpAddr, Owned>,
+        silent: &BTreeMap<IpAddr, Owned>,
+        announced: &BTreeSet<Announced>,
+    ) {
+        let mut announcing = Announcing::default();
+        for Announced { interface, ip, .. } in announced {
+            let (Some(owned), Some(port)) = (audible.get(ip), self.setup.ports.port(*interface)) else { continue };
+            for service in &owned.services {
+                announcing.services.entry(service.clone()).or_default().insert(port.name.clone());
+            }
+        }
+        announcing.silent = silent.values().flat_map(|owned| owned.services.iter().cloned()).collect();
+        self.setup.announcing.send_if_modified(|told| {
+            let news = *told != announcing;
+            *told = announcing;
+            news
+        });
     }
 
     /// Takes the frames that came in; true if an address turned out to be another host's.

@@ -9,6 +9,7 @@
 mod controller;
 mod convert;
 mod engine;
+mod events;
 mod groups;
 mod kernel;
 mod links;
@@ -20,6 +21,7 @@ mod peers;
 mod plan;
 mod ports;
 mod priority;
+mod report;
 mod responder;
 mod run;
 mod segment;

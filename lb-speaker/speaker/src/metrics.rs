@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use roadstead_allocator::Allocation;
 use roadstead_layer2::membership::PeerState;
+use roadstead_model::{Severity, Snapshot};
 
 use crate::plan::Owned;
 
@@ -22,8 +23,9 @@ pub(crate) struct Metrics {
     frames: IntCounter,
     dropped: IntCounter,
     occupied: IntGauge,
-    capacity: IntGaugeVec,
-    in_use: IntGaugeVec,
+    pools: Pools,
+    loaded: IntGauge,
+    stale: IntGauge,
     pending: IntGaugeVec,
 }
 
@@ -59,14 +61,21 @@ impl Metrics {
             "Addresses of pools that another host was found to have",
         )?;
         registry.register(Box::new(occupied.clone()))?;
+        let loaded = IntGauge::new("metallb_k8s_client_config_loaded_bool", "1 once a configuration was read")?;
+        registry.register(Box::new(loaded.clone()))?;
+        let stale = IntGauge::new(
+            "metallb_k8s_client_config_stale_bool",
+            "1 while a part of the configuration has errors, and its last good version serves",
+        )?;
+        registry.register(Box::new(stale.clone()))?;
         let announced = ["service", "protocol", "node", "ip"];
         Ok(Self {
-            announced: gauge("roadstead_speaker_announced", "Addresses that this node announces", &announced)?,
+            announced: gauge("metallb_speaker_announced", "Addresses that this node announces", &announced)?,
             peers: gauge("roadstead_speaker_peer_alive", "Whether a configured peer is alive", &["peer"])?,
             disagreeing,
-            gratuitous: counter("roadstead_speaker_gratuitous_sent_total", "Unasked announcements sent, in frames")?,
-            requests: counter("roadstead_speaker_requests_received_total", "ARP requests and NDP solicitations")?,
-            responses: counter("roadstead_speaker_responses_sent_total", "Answers sent to them")?,
+            gratuitous: counter("metallb_layer2_gratuitous_sent", "Unasked announcements sent, in frames")?,
+            requests: counter("metallb_layer2_requests_received", "ARP requests and NDP solicitations")?,
+            responses: counter("metallb_layer2_responses_sent", "Answers sent to them")?,
             rivals: counter(
                 "roadstead_speaker_rivals_total",
                 "Frames in which another host claims an announced address",
@@ -74,8 +83,9 @@ impl Metrics {
             frames,
             dropped,
             occupied,
-            capacity: gauge("roadstead_allocator_addresses", "Addresses that the pool has", &["pool"])?,
-            in_use: gauge("roadstead_allocator_addresses_in_use", "Addresses of the pool in use", &["pool"])?,
+            pools: Pools::new(&gauge)?,
+            loaded,
+            stale,
             pending: gauge("roadstead_allocator_services", "Services of type LoadBalancer", &["state"])?,
         })
     }
@@ -88,6 +98,12 @@ impl Metrics {
                 self.announced.with_label_values(&labels).set(1);
             }
         }
+    }
+
+    pub(crate) fn config(&self, snapshot: &Snapshot) {
+        self.loaded.set(1);
+        let wrong = snapshot.problems.iter().any(|problem| problem.severity == Severity::Error);
+        self.stale.set(i64::from(wrong));
     }
 
     pub(crate) fn peer(&self, name: &str, state: PeerState) {
@@ -132,16 +148,55 @@ impl Metrics {
     }
 
     pub(crate) fn allocation(&self, allocation: &Allocation) {
-        self.capacity.reset();
-        self.in_use.reset();
-        for (pool, usage) in &allocation.pools {
-            let saturated = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
-            self.capacity.with_label_values(&[&pool.name]).set(saturated(usage.capacity()));
-            self.in_use.with_label_values(&[&pool.name]).set(saturated(usage.in_use()));
-        }
+        self.pools.set(allocation);
         let assigned = allocation.services.values().filter(|assignment| !assignment.ips.is_empty()).count();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.pending.with_label_values(&["assigned"]).set(count(assigned));
         self.pending.with_label_values(&["pending"]).set(count(allocation.services.len() - assigned));
+    }
+}
+
+/// How full pools are, under MetalLB's names: both families, then each.
+#[derive(Clone, Debug)]
+struct Pools {
+    capacity: [IntGaugeVec; 3],
+    in_use: [IntGaugeVec; 3],
+    services: IntGaugeVec,
+}
+
+impl Pools {
+    fn new(gauge: &impl Fn(&str, &str, &[&str]) -> prometheus::Result<IntGaugeVec>) -> prometheus::Result<Self> {
+        let of = |name: &str, help: &str| gauge(&format!("metallb_allocator_{name}"), help, &["pool"]);
+        Ok(Self {
+            capacity: [
+                of("addresses_total", "Addresses of the pool that may be assigned")?,
+                of("ipv4_addresses_total", "IPv4 addresses of the pool that may be assigned")?,
+                of("ipv6_addresses_total", "IPv6 addresses of the pool that may be assigned")?,
+            ],
+            in_use: [
+                of("addresses_in_use_total", "Addresses of the pool that are assigned")?,
+                of("ipv4_addresses_in_use_total", "IPv4 addresses of the pool that are assigned")?,
+                of("ipv6_addresses_in_use_total", "IPv6 addresses of the pool that are assigned")?,
+            ],
+            services: of("services_allocated_total", "Services with an address of the pool")?,
+        })
+    }
+
+    fn set(&self, allocation: &Allocation) {
+        self.capacity.iter().chain(&self.in_use).chain([&self.services]).for_each(IntGaugeVec::reset);
+        let saturated = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+        for (pool, usage) in &allocation.pools {
+            let counts = [
+                (&self.capacity, [usage.capacity(), usage.v4.capacity, usage.v6.capacity]),
+                (&self.in_use, [usage.in_use(), usage.v4.in_use, usage.v6.in_use]),
+            ];
+            for (gauges, counts) in counts {
+                for (gauge, count) in gauges.iter().zip(counts) {
+                    gauge.with_label_values(&[&pool.name]).set(saturated(count));
+                }
+            }
+            let held = allocation.services.values().filter(|got| got.pool.as_ref() == Some(pool)).count();
+            self.services.with_label_values(&[&pool.name]).set(saturated(held as u128));
+        }
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
     priority,
+    report::Announcing,
     responder::{Choice, InKernel},
     selection::Selection,
 };
@@ -118,7 +119,8 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let metrics = Metrics::new(&registry).context("cannot register the metrics")?;
     let health = Health::new(registry);
     let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
-    let started = priority::with(flags.realtime_priority, || start_engine(&flags, &node, &metrics));
+    let (announcing, mut announced) = watch::channel(Announcing::default());
+    let started = priority::with(flags.realtime_priority, || start_engine(&flags, &node, &metrics, announcing));
     let (engine, mut adoption) = started.context("cannot take the real-time priority (CAP_SYS_NICE)")??;
     let serve = |addr| {
         let server = roadstead_telemetry::serve(addr, health.clone(), shutdown.clone());
@@ -127,7 +129,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let served = flags.telemetry.metrics_addr.map(serve).transpose()?;
     let source = roadstead_sources::start(&flags.source).context("cannot start the source")?;
     let mut snapshots = source.snapshots();
-    let mut controller = Controller::new(&flags.source.state_dir, Classes::new(flags.lb_class.clone()), metrics);
+    let mut controller = Controller::new(&flags.source.state_dir, &node, Classes::new(flags.lb_class.clone()), metrics);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
     let mut adopted = adoption.clone();
@@ -165,6 +167,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
             changed = verdicts.changed() => if changed.is_err() {
                 break Err(anyhow::anyhow!("the engine ended"));
             },
+            Ok(()) = announced.changed() => controller.announcing(&announced.borrow_and_update().clone()),
             _ = every_second.tick() => {}
         }
     };
@@ -182,6 +185,7 @@ fn start_engine(
     flags: &RunFlags,
     node: &str,
     metrics: &Metrics,
+    announcing: watch::Sender<Announcing>,
 ) -> anyhow::Result<(Engine, watch::Receiver<Adoption>)> {
     if node.is_empty() || node.len() > MAX_NAME {
         bail!("a node name has 1 to {MAX_NAME} bytes");
@@ -230,6 +234,7 @@ fn start_engine(
         refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
         probe: flags.probe_addresses == Switch::On,
         metrics: metrics.clone(),
+        announcing,
         kernel: kernel.map(|kernel| Box::new(kernel) as Box<dyn KernelResponder>),
     })
 }

@@ -4,6 +4,7 @@
 
 mod object;
 mod rows;
+mod speaker;
 mod yaml;
 
 use std::{
@@ -89,7 +90,8 @@ pub(crate) fn run(args: &GetFlags) -> anyhow::Result<ExitCode> {
     }
     let snapshot = roadstead_sources::load(&args.source.manifests, &args.source.options());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let shown = rows::all(args.kind, &snapshot, i64::try_from(now).unwrap_or(i64::MAX));
+    let speaker = speaker::Told::new(&roadstead_sources::status_objects(&args.source.state_dir));
+    let shown = rows::all(args.kind, &snapshot, &speaker, i64::try_from(now).unwrap_or(i64::MAX));
     print(args, shown, &mut io::stdout().lock(), &mut io::stderr().lock()).context("cannot print")
 }
 

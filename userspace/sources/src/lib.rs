@@ -42,5 +42,5 @@ pub use flags::{LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
 pub use legacy::{Converted, convert_old, fuzz_old};
 pub use parse::fuzz_manifest;
 pub use source::{Source, SourceError, start};
-pub use status::StatusWriter;
+pub use status::{ServiceStatus, StatusWriter, status_objects};
 pub use store::{Loaded, load};

@@ -260,10 +260,13 @@ impl Merge {
         kept: Option<&Arc<Service>>,
     ) -> Arc<Service> {
         let status = self.statuses.of(Kind::Service, &draft.service.meta.name).unwrap_or(&draft.service.status);
-        if let Some(kept) = kept.filter(|kept| assigned.are_those_of(kept) && kept.status == status) {
+        let annotations = self.statuses.annotations(&draft.service.meta.name, &draft.service.meta.annotations);
+        let same = |kept: &&Arc<Service>| kept.status == status && kept.meta.annotations == annotations;
+        if let Some(kept) = kept.filter(|kept| assigned.are_those_of(kept)).filter(same) {
             return Arc::clone(kept);
         }
-        let service = Service { status: status.to_vec(), ..assigned.complete(draft) };
+        let mut service = Service { status: status.to_vec(), ..assigned.complete(draft) };
+        service.meta.annotations = annotations;
         match running.filter(|running| ***running == service) {
             Some(running) => Arc::clone(running),
             None => Arc::new(service),

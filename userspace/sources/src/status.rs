@@ -12,13 +12,14 @@ use std::{
 };
 
 use roadstead_model::{
-    CONFLICTS_ANNOTATION, Ingress, IngressIpMode, IngressStatus, LoadBalancerIngress, ObjectName, Place, Problem,
-    Severity,
+    CONFLICTS_ANNOTATION, Ingress, IngressIpMode, IngressStatus, Labels, LoadBalancerIngress, ObjectName, Place,
+    Problem, Severity,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     document::{Format, split},
+    files::names_manifest,
     limits,
     object::Kind,
 };
@@ -28,6 +29,44 @@ pub(crate) const FOLDER: &str = "status";
 
 /// What an Ingress's ports are told to suffer from where another Ingress has a part of it; the API wants such a form.
 const CONFLICT: &str = "roadstead.dev/Conflict";
+
+/// The annotation that names the pool of a Service's addresses, as MetalLB's controller writes it.
+const POOL: &str = "metallb.io/ip-allocated-from-pool";
+/// The condition of a Service that lacks an address: false, with the reason.
+const ASSIGNED: &str = "roadstead.dev/AddressAssigned";
+
+/// What the speaker says of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its addresses, in the order of `status.loadBalancer.ingress`.
+    pub ips: Vec<IpAddr>,
+    /// The pool that they come from.
+    pub pool: Option<String>,
+    /// Why it lacks an address: a word as of an event's reason, and a sentence.
+    pub pending: Option<(String, String)>,
+}
+
+impl From<Vec<IpAddr>> for ServiceStatus {
+    fn from(ips: Vec<IpAddr>) -> Self {
+        Self { ips, ..Self::default() }
+    }
+}
+
+/// Every object of the status files, for whoever shows them; what cannot be read is left out.
+#[must_use]
+pub fn status_objects(state_dir: impl AsRef<Path>) -> Vec<serde_json::Value> {
+    let Ok(listing) = fs::read_dir(state_dir.as_ref().join(FOLDER)) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = listing.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| names_manifest(path));
+    paths.sort();
+    let mut objects = Vec::new();
+    for path in paths {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let documents = split(&Arc::from(path.as_path()), Format::Yaml, &text, limits::DOCUMENTS);
+        objects.extend(documents.iter().filter_map(|document| serde_json::to_value(document.tree().ok()?).ok()));
+    }
+    objects
+}
 
 /// Writes status files: whole, by rename, and only when they change.
 #[derive(Clone, Debug)]
@@ -42,13 +81,24 @@ impl StatusWriter {
         Self { folder: state_dir.as_ref().join(FOLDER) }
     }
 
-    /// Writes the LoadBalancer addresses of Services; those that are not named have none.
+    /// Writes the status of Services of type LoadBalancer; those that are not named have no address.
     ///
     /// # Errors
     /// When the file cannot be written; the one before it is left as it was.
-    pub fn write_services(&self, addresses: &BTreeMap<ObjectName, Vec<IpAddr>>) -> io::Result<()> {
-        let object = |(name, ips): (&ObjectName, &Vec<IpAddr>)| StatusObject::new(Kind::Service, "v1", name, ips);
-        self.write("services.yaml", addresses.iter().map(object))
+    pub fn write_services(&self, services: &BTreeMap<ObjectName, ServiceStatus>) -> io::Result<()> {
+        self.write("services.yaml", services.iter().map(|(name, status)| StatusObject::of_service(name, status)))
+    }
+
+    /// Writes objects as they are into a file of their own, whose name ends in `.yaml`. Where there are none, and none were
+    /// before, there is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the one before it is left as it was.
+    pub fn write_objects(&self, file: &str, objects: &[serde_json::Value]) -> io::Result<()> {
+        if objects.is_empty() && !self.folder.join(file).exists() {
+            return Ok(());
+        }
+        self.write(file, objects.iter())
     }
 
     /// Writes what is to be said of Ingresses; those that are not named have no addresses and no conflicts. Where there is nothing
@@ -64,7 +114,7 @@ impl StatusWriter {
         self.write(FILE, statuses.iter().map(|(name, status)| StatusObject::of_ingress(name, status)))
     }
 
-    fn write(&self, file: &str, objects: impl Iterator<Item = StatusObject>) -> io::Result<()> {
+    fn write(&self, file: &str, objects: impl Iterator<Item = impl Serialize>) -> io::Result<()> {
         let mut text = String::from("# Written by Roadstead and read back by it; edits are lost.\n");
         for object in objects {
             text.push_str("---\n");
@@ -116,6 +166,18 @@ struct StatusName {
 struct StatusBody {
     #[serde(default)]
     load_balancer: StatusBalancer,
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<StatusCondition>,
+}
+
+/// Written for whoever shows it; other objects in status files have conditions of other forms, so none is read.
+#[derive(Serialize)]
+struct StatusCondition {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -153,8 +215,21 @@ impl StatusObject {
                 name: name.name.to_string(),
                 annotations: BTreeMap::new(),
             },
-            status: StatusBody { load_balancer: StatusBalancer { ingress } },
+            status: StatusBody { load_balancer: StatusBalancer { ingress }, conditions: Vec::new() },
         }
+    }
+
+    fn of_service(name: &ObjectName, status: &ServiceStatus) -> Self {
+        let mut object = Self::new(Kind::Service, "v1", name, &status.ips);
+        object.metadata.annotations.extend(status.pool.clone().map(|pool| (POOL.to_owned(), pool)));
+        let pending = status.pending.clone();
+        object.status.conditions.extend(pending.map(|(reason, message)| StatusCondition {
+            kind: ASSIGNED,
+            status: "False",
+            reason,
+            message,
+        }));
+        object
     }
 
     /// A conflict shows at each address and port, in the form that the API has for errors, and in words in an annotation.
@@ -180,12 +255,21 @@ pub(crate) struct Statuses(HashMap<(Kind, ObjectName), Said>);
 struct Said {
     entries: Vec<LoadBalancerIngress>,
     conflicts: Vec<String>,
+    pool: Option<String>,
 }
 
 impl Statuses {
     /// The addresses of an object, where a status file has any for it.
     pub(crate) fn of(&self, kind: Kind, name: &ObjectName) -> Option<&[LoadBalancerIngress]> {
         self.0.get(&(kind, name.clone())).map(|said| said.entries.as_slice()).filter(|entries| !entries.is_empty())
+    }
+
+    /// The annotations of a Service, its own and that about the pool of its addresses where a status file has it.
+    pub(crate) fn annotations(&self, service: &ObjectName, own: &Labels) -> Labels {
+        let mut annotations = own.clone();
+        let said = self.0.get(&(Kind::Service, service.clone()));
+        annotations.extend(said.and_then(|said| said.pool.clone()).map(|pool| (POOL.to_owned(), pool)));
+        annotations
     }
 
     /// The Ingress with what a status file says of it.
@@ -231,7 +315,9 @@ impl Statuses {
             });
             let conflicts = object.metadata.annotations.get(CONFLICTS_ANNOTATION);
             let conflicts = conflicts.into_iter().flat_map(|text| text.lines()).map(str::to_owned);
-            statuses.0.insert((kind, name), Said { entries: entries.collect(), conflicts: conflicts.collect() });
+            let (entries, conflicts) = (entries.collect(), conflicts.collect());
+            let pool = object.metadata.annotations.get(POOL).cloned();
+            statuses.0.insert((kind, name), Said { entries, conflicts, pool });
         }
         Ok(statuses)
     }
@@ -239,7 +325,7 @@ impl Statuses {
 
 #[cfg(test)]
 mod tests {
-    use roadstead_model::{Labels, Metadata};
+    use roadstead_model::Metadata;
 
     use super::*;
 
@@ -249,8 +335,9 @@ mod tests {
         let writer = StatusWriter::new(folder.path());
         let name = ObjectName::new("shop", "web");
         let ips: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        let addresses = BTreeMap::from([(name.clone(), ips.clone())]);
-        writer.write_services(&addresses).unwrap();
+        let services = ServiceStatus { pool: Some("lan".to_owned()), ..ips.clone().into() };
+        let services = BTreeMap::from([(name.clone(), services)]);
+        writer.write_services(&services).unwrap();
         let status =
             IngressStatus { addresses: ips.clone(), conflicts: vec!["a: lost".to_owned(), "b: lost".to_owned()] };
         let ingresses = BTreeMap::from([(name.clone(), status.clone())]);
@@ -273,8 +360,10 @@ mod tests {
         assert_eq!(told.status, status);
         assert!(told.is_served_as(&ingress), "no reason to make routes anew");
         let path = folder.path().join(FOLDER).join("services.yaml");
+        let annotations = Statuses::read(&path, &fs::read(&path).unwrap()).unwrap().annotations(&name, &Labels::new());
+        assert_eq!(annotations, Labels::from([(POOL.to_owned(), "lan".to_owned())]));
         let before = fs::metadata(&path).unwrap();
-        writer.write_services(&addresses).unwrap();
+        writer.write_services(&services).unwrap();
         let after = fs::metadata(&path).unwrap();
         assert_eq!(before.modified().unwrap(), after.modified().unwrap());
         writer.write_services(&BTreeMap::new()).unwrap();
@@ -301,6 +390,30 @@ mod tests {
         assert_eq!(told.status, status);
         writer.write_ingresses(&BTreeMap::new()).unwrap();
         assert_eq!(Statuses::read(&path, &fs::read(&path).unwrap()).unwrap(), Statuses::default());
+    }
+
+    #[test]
+    fn a_pending_service_is_shown_with_its_reason_and_has_no_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = StatusWriter::new(folder.path());
+        let name = ObjectName::new("shop", "web");
+        let pending = Some(("AllocationFailed".to_owned(), "no free IPv4 address".to_owned()));
+        let pending = ServiceStatus { pending, ..ServiceStatus::default() };
+        writer.write_services(&BTreeMap::from([(name.clone(), pending)])).unwrap();
+        let event = serde_json::json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"namespace": "a", "name": "b"}, "reason": "IPAllocated",
+        });
+        writer.write_objects("events.yaml", &[event]).unwrap();
+        let objects = status_objects(folder.path());
+        let at = |index: usize, path: &str| objects.get(index).unwrap().pointer(path).unwrap().clone();
+        assert_eq!((at(0, "/kind"), at(0, "/reason")), ("Event".into(), "IPAllocated".into()));
+        assert_eq!(at(1, "/status/conditions/0/reason"), "AllocationFailed");
+        for (file, count) in [("services.yaml", 1), ("events.yaml", 0)] {
+            let path = folder.path().join(FOLDER).join(file);
+            let statuses = Statuses::read(&path, &fs::read(&path).unwrap()).unwrap();
+            assert_eq!((statuses.0.len(), statuses.of(Kind::Service, &name)), (count, None), "{file}");
+        }
+        assert_eq!(status_objects(folder.path().join("nowhere")), Vec::<serde_json::Value>::new());
     }
 
     #[test]

@@ -304,7 +304,7 @@ fn status_reaches_the_objects() {
     };
     assert_eq!(found(&folder), ["192.0.2.1"]);
     let writer = crate::StatusWriter::new(folder.folder.path().join("state"));
-    writer.write_services(&BTreeMap::from([(name.clone(), vec!["192.0.2.7".parse().unwrap()])])).unwrap();
+    writer.write_services(&BTreeMap::from([(name.clone(), vec!["192.0.2.7".parse().unwrap()].into())])).unwrap();
     folder.scan();
     assert_eq!(found(&folder), ["192.0.2.7"]);
     folder.write("state/status/services.yaml", "kind: [");

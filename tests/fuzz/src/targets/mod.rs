@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     annotations::ANNOTATIONS,
     annotations::REWRITE,
     manifest::MANIFEST,
+    manifest::OLD_CONFIG,
     segment::FRAME,
     segment::NEIGHBOUR,
     segment::DATAGRAM,
@@ -121,6 +122,11 @@ mod tests {
     #[test]
     fn manifests_keep_their_promises() {
         check(&manifest::MANIFEST, 1_000);
+    }
+
+    #[test]
+    fn old_configurations_keep_their_promises() {
+        check(&manifest::OLD_CONFIG, 2_000);
     }
 
     #[test]

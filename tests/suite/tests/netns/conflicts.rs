@@ -71,8 +71,8 @@ fn a_rival_is_told_about_and_the_address_is_kept_without_a_fight() {
     }
     segment.wait_owned(FIRST);
     let (owner, client) = (segment.owner(FIRST[0]).unwrap(), segment.lab.client().clone());
-    let of = |name: &str, ip: IpAddr| format!("roadstead_speaker_{name}{{ip=\"{ip}\"}}");
-    let sent = |ip: IpAddr| segment.counter(&owner, &of("gratuitous_sent_total", ip));
+    let of = |name: &str, ip: IpAddr| format!("{name}{{ip=\"{ip}\"}}");
+    let sent = |ip: IpAddr| segment.counter(&owner, &of("metallb_layer2_gratuitous_sent", ip));
     // The burst with which the addresses came: seven times, by two frames of ARP and one of NDP.
     let burst = [14, 7];
     wait_until(LATE, "the first announcements are over", || FIRST.map(sent) == burst).unwrap();
@@ -82,7 +82,7 @@ fn a_rival_is_told_about_and_the_address_is_kept_without_a_fight() {
     for _ in 0..10 {
         FIRST.iter().zip(targets).for_each(|(ip, to)| use_address(&rival, *ip, to));
     }
-    let rivals = |ip: IpAddr| segment.counter(&owner, &of("rivals_total", ip));
+    let rivals = |ip: IpAddr| segment.counter(&owner, &of("roadstead_speaker_rivals_total", ip));
     wait_until(LATE, "the claims are counted", || FIRST.iter().all(|ip| rivals(*ip) >= 10)).unwrap();
     let log = segment.speaker(&owner).log();
     assert_eq!(log.matches("which this node announces").count(), 2, "once for each address:\n{log}");

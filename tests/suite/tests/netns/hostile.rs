@@ -71,8 +71,9 @@ fn invented_and_replayed_frames_change_nothing() {
     }
     segment.wait_owned(FIRST);
     let owners = FIRST.map(|ip| segment.owner(ip).unwrap());
-    let of = |name: &str, at: usize| format!("roadstead_speaker_{name}{{ip=\"{}\"}}", FIRST[at]);
-    let sent = |segment: &Segment| [0, 1].map(|at| segment.counter(&owners[at], &of("gratuitous_sent_total", at)));
+    let of = |name: &str, at: usize| format!("{name}{{ip=\"{}\"}}", FIRST[at]);
+    let sent =
+        |segment: &Segment| [0, 1].map(|at| segment.counter(&owners[at], &of("metallb_layer2_gratuitous_sent", at)));
     wait_until(LATE, "the first announcements are over", || sent(&segment) == [14, 7]).unwrap();
     // All that ARP and NDP have said so far, the nodes' own frames among it.
     let heard: BTreeSet<Vec<u8>> = capture.frames().into_iter().map(|frame| frame.bytes).collect();

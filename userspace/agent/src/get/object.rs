@@ -195,13 +195,15 @@ fn backend(backend: &IngressBackend) -> Value {
     }
 }
 
-pub(super) fn pool(pool: &IpAddressPool) -> Value {
+pub(super) fn pool(pool: &IpAddressPool, status: Option<&Value>) -> Value {
     let spec = json!({
         "addresses": texts(&pool.addresses),
         "autoAssign": pool.auto_assign,
         "avoidBuggyIPs": pool.avoid_buggy_ips,
     });
-    object("metallb.io/v1beta1", "IPAddressPool", &pool.meta, [("spec", spec)])
+    let mut shown = object("metallb.io/v1beta1", "IPAddressPool", &pool.meta, [("spec", spec)]);
+    set(&mut shown, "status", status.cloned());
+    shown
 }
 
 pub(super) fn node(node: &Node) -> Value {

@@ -6,23 +6,31 @@ use roadstead_model::{
     EndpointSlice, Ingress, IngressStatus, IpAddressPool, Metadata, Node, Service, ServiceKind, Snapshot,
 };
 
-use super::{GetKind, Shown, object};
+use super::{GetKind, Shown, object, speaker::Told};
+
+/// The annotation that names the pool of a Service's addresses.
+const POOL: &str = "metallb.io/ip-allocated-from-pool";
 
 /// Headings of the plain table, and those that `-o wide` adds.
 pub(super) fn headings(kind: GetKind) -> (&'static [&'static str], &'static [&'static str]) {
     match kind {
-        GetKind::Services => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"], &["SELECTOR"]),
+        GetKind::Services => (
+            &["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"],
+            &["SELECTOR", "POOL", "ANNOUNCED BY", "LACKS AN ADDRESS BECAUSE"],
+        ),
         GetKind::Endpoints => (&["NAME", "ENDPOINTS", "AGE"], &["SLICES", "NODES"]),
         GetKind::Ingresses => (&["NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"], &["SECRETS", "CONFLICTS"]),
-        GetKind::Pools => (&["NAME", "AUTO ASSIGN", "AVOID BUGGY IPS", "ADDRESSES"], &["ADVERTISED BY"]),
+        GetKind::Pools => {
+            (&["NAME", "AUTO ASSIGN", "AVOID BUGGY IPS", "ADDRESSES"], &["ADVERTISED BY", "ASSIGNED", "AVAILABLE"])
+        }
         GetKind::Nodes => (&["NAME", "INTERNAL-IP", "EXTERNAL-IP", "AGE"], &["POD-CIDRS", "ZONE"]),
     }
 }
 
 /// Every object of the kind, in order of names.
-pub(super) fn all(kind: GetKind, snapshot: &Snapshot, now: i64) -> Vec<Shown> {
+pub(super) fn all(kind: GetKind, snapshot: &Snapshot, told: &Told, now: i64) -> Vec<Shown> {
     match kind {
-        GetKind::Services => snapshot.services.values().map(|service| self::service(service, now)).collect(),
+        GetKind::Services => snapshot.services.values().map(|service| self::service(service, told, now)).collect(),
         GetKind::Endpoints => {
             // A Service without endpoints is shown too: that it has none is what one looks for.
             let services = snapshot.services.values().filter(|service| !is_alias(service));
@@ -37,7 +45,7 @@ pub(super) fn all(kind: GetKind, snapshot: &Snapshot, now: i64) -> Vec<Shown> {
             shown
         }
         GetKind::Ingresses => snapshot.ingresses.values().map(|ingress| self::ingress(ingress, now)).collect(),
-        GetKind::Pools => snapshot.pools.values().map(|pool| self::pool(pool, snapshot)).collect(),
+        GetKind::Pools => snapshot.pools.values().map(|pool| self::pool(pool, snapshot, told)).collect(),
         GetKind::Nodes => snapshot.nodes.values().map(|node| self::node(node, now)).collect(),
     }
 }
@@ -51,7 +59,7 @@ fn shown(meta: &Metadata, cells: Vec<String>, object: serde_json::Value) -> Show
     Shown { namespace, name, cells, object, warnings: Vec::new() }
 }
 
-fn service(service: &Service, now: i64) -> Shown {
+fn service(service: &Service, told: &Told, now: i64) -> Shown {
     let cluster_ip = match service.cluster_ips.first() {
         Some(ip) => ip.to_string(),
         None if is_alias(service) => String::new(),
@@ -69,6 +77,9 @@ fn service(service: &Service, now: i64) -> Shown {
         ports.collect::<Vec<_>>().join(","),
         age(service.meta.created, now),
         pairs(&service.selector),
+        service.meta.annotations.get(POOL).cloned().unwrap_or_default(),
+        told.nodes(&service.meta.name),
+        told.reason(&service.meta.name),
     ];
     shown(&service.meta, cells, object::service(service))
 }
@@ -131,7 +142,8 @@ fn ingress(ingress: &Ingress, now: i64) -> Shown {
     Shown { warnings, ..shown(&ingress.meta, cells, object::ingress(ingress)) }
 }
 
-fn pool(pool: &IpAddressPool, snapshot: &Snapshot) -> Shown {
+fn pool(pool: &IpAddressPool, snapshot: &Snapshot, told: &Told) -> Shown {
+    let status = told.pool(&pool.meta.name);
     let ranges: Vec<_> = pool.addresses.iter().map(|range| format!("\"{range}\"")).collect();
     let advertisements = snapshot.l2_advertisements.values().filter(|advertisement| advertisement.covers(pool));
     let advertisements: Vec<_> = advertisements.map(|advertisement| advertisement.meta.name.name.to_string()).collect();
@@ -141,8 +153,18 @@ fn pool(pool: &IpAddressPool, snapshot: &Snapshot) -> Shown {
         pool.avoid_buggy_ips.to_string(),
         format!("[{}]", ranges.join(",")),
         advertisements.join(","),
+        counts(status, "assigned"),
+        counts(status, "available"),
     ];
-    shown(&pool.meta, cells, object::pool(pool))
+    shown(&pool.meta, cells, object::pool(pool, status))
+}
+
+/// Both families' counters of a pool; one that reaches the end of its type counts endless addresses.
+fn counts(status: Option<&serde_json::Value>, what: &str) -> String {
+    let count = |family: &str| status?.get(format!("{what}{family}"))?.as_i64();
+    let show = |count: i64| if count == i64::MAX { "endless".to_owned() } else { count.to_string() };
+    let shown = ["IPv4", "IPv6"].map(|family| count(family).map(|count| format!("{} {family}", show(count))));
+    shown.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn node(node: &Node, now: i64) -> Shown {

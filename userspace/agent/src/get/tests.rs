@@ -71,7 +71,8 @@ fn get_with(arguments: &str, add: impl FnOnce(&std::path::Path)) -> String {
     assert_eq!(snapshot.problems, []);
     let mut out = Vec::new();
     let mut warnings = Vec::new();
-    print(&flags, rows::all(flags.kind, &snapshot, 0), &mut out, &mut warnings).unwrap();
+    let told = speaker::Told::new(&roadstead_sources::status_objects(&flags.source.state_dir));
+    print(&flags, rows::all(flags.kind, &snapshot, &told, 0), &mut out, &mut warnings).unwrap();
     String::from_utf8([out, warnings].concat()).unwrap()
 }
 
@@ -177,4 +178,38 @@ fn ages_are_kubectls() {
     }
     assert_eq!(rows::age(None, 0), "<unknown>");
     assert_eq!(rows::age(Some(10), 0), "0s");
+}
+
+#[test]
+fn what_the_speaker_tells_is_shown() {
+    let prepare = |folder: &std::path::Path| {
+        let writer = StatusWriter::new(folder);
+        let name = ObjectName::new("default", "web");
+        let status = roadstead_sources::ServiceStatus {
+            ips: vec!["192.0.2.100".parse().unwrap()],
+            pool: Some("lan".to_owned()),
+            pending: Some(("AdditionalAssignFailed".to_owned(), "no IPv6 range in pool lan".to_owned())),
+        };
+        writer.write_services(&BTreeMap::from([(name, status)])).unwrap();
+        let pool = json!({
+            "kind": "IPAddressPool", "apiVersion": "metallb.io/v1beta1", "metadata": {"namespace": "default", "name": "lan"},
+            "status": {"assignedIPv4": 1, "availableIPv4": 10, "assignedIPv6": 0, "availableIPv6": i64::MAX},
+        });
+        let announced = json!({
+            "kind": "ServiceL2Status", "metadata": {"namespace": "metallb-system", "name": "l2-x"},
+            "apiVersion": "metallb.io/v1beta1",
+            "status": {"node": "n1", "serviceName": "web", "serviceNamespace": "default", "interfaces": [{"name": "eth0"}]},
+        });
+        writer.write_objects("pools.yaml", &[pool]).unwrap();
+        writer.write_objects("l2.yaml", &[announced]).unwrap();
+    };
+    let services = get_with("svc web -o wide", prepare);
+    let row = services.lines().nth(1).unwrap();
+    assert!(row.ends_with("lan    n1             no IPv6 range in pool lan"), "{services}");
+    let pools = get_with("pools lan -o wide", prepare);
+    assert!(pools.contains("1 IPv4, 0 IPv6   10 IPv4, endless IPv6"), "{pools}");
+    let pool: Value = serde_json::from_str(&get_with("pools lan -o json", prepare)).unwrap();
+    assert_eq!(pool["status"]["assignedIPv4"], 1);
+    let service: Value = serde_json::from_str(&get_with("svc web -o json", prepare)).unwrap();
+    assert_eq!(service["metadata"]["annotations"]["metallb.io/ip-allocated-from-pool"], "lan");
 }
