@@ -25,6 +25,32 @@ pub struct Contest<'a> {
     pub pool: &'a IpAddressPool,
 }
 
+/// What the live nodes are known to be able to: the interfaces of each on which it can announce. Of a node that is not
+/// named nothing is known, and nothing is held against it.
+pub type Abilities = BTreeMap<String, BTreeSet<String>>;
+
+/// One address and the nodes that may announce it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The address.
+    pub ip: IpAddr,
+    /// The address that is hashed; addresses with the same one belong together.
+    pub hashed: IpAddr,
+    /// Why no node may announce, whichever it is.
+    pub nobody: Option<Nobody>,
+    /// Who may, the first by MetalLB's rules first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A node that may announce an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Candidate {
+    /// `sha256(node + "#" + ip)`, the address in its canonical text.
+    pub hash: [u8; 32],
+    /// The node.
+    pub node: String,
+}
+
 /// How an election ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -74,6 +100,9 @@ pub enum Verdict {
     /// No L2Advertisement of the pool selects the node.
     #[error("is selected by no L2Advertisement of the pool")]
     NotSelected,
+    /// It has none of the interfaces that its L2Advertisements name, or that is down.
+    #[error("has no usable interface for the address")]
+    NoInterface,
     /// External traffic policy Local, and no serving endpoint on the node.
     #[error("has no serving endpoint and externalTrafficPolicy is Local")]
     NoLocalEndpoint,
@@ -101,27 +130,9 @@ impl Interfaces {
 
 /// Holds the election for one address among the live nodes.
 #[must_use]
-pub fn elect(snapshot: &Snapshot, contest: &Contest<'_>, live: &BTreeSet<String>) -> Outcome {
-    let advertisements = covering(snapshot, contest.pool);
-    let served: Vec<&Service> =
-        contest.services.iter().copied().filter(|service| serving(snapshot, service).next().is_some()).collect();
-    let names: BTreeSet<&String> = snapshot.nodes.keys().chain(live).collect();
-    let mut nodes: BTreeMap<String, Verdict> = names
-        .into_iter()
-        .map(|node| {
-            let ruled_out = ruled_out(snapshot, &advertisements, &served, node, live);
-            (node.clone(), ruled_out.unwrap_or(Verdict::HigherHash))
-        })
-        .collect();
-    let candidates = nodes.iter().filter(|(_, verdict)| **verdict == Verdict::HigherHash);
-    let best = candidates.map(|(node, _)| node.clone()).min_by_key(|node| hash(node, contest.hashed));
-    let nobody = match &best {
-        _ if served.is_empty() => Some(Nobody::NoEndpoint),
-        _ if advertisements.is_empty() => Some(Nobody::NoAdvertisement),
-        None => Some(Nobody::NoCandidate),
-        Some(_) => None,
-    };
-    let winner = best.filter(|_| nobody.is_none());
+pub fn elect(snapshot: &Snapshot, contest: &Contest<'_>, live: &BTreeSet<String>, can: &Abilities) -> Outcome {
+    let (field, mut nodes) = judge(snapshot, contest, live, can);
+    let winner = field.candidates.first().map(|best| best.node.clone()).filter(|_| field.nobody.is_none());
     for (node, verdict) in nodes.iter_mut().filter(|(_, verdict)| **verdict == Verdict::HigherHash) {
         *verdict = match &winner {
             Some(winner) if winner == node => Verdict::Won,
@@ -129,11 +140,56 @@ pub fn elect(snapshot: &Snapshot, contest: &Contest<'_>, live: &BTreeSet<String>
             None => Verdict::NotAnnounced,
         };
     }
-    Outcome { winner, nobody, nodes }
+    Outcome { winner, nobody: field.nobody, nodes }
 }
 
-/// The interfaces on which the node may announce addresses of the pool: what any of its advertisements allows. As with
-/// MetalLB they are no part of the election: a winner without such an interface is silent.
+/// The nodes that may announce an address, among the live ones.
+#[must_use]
+pub fn field(snapshot: &Snapshot, contest: &Contest<'_>, live: &BTreeSet<String>, can: &Abilities) -> Field {
+    judge(snapshot, contest, live, can).0
+}
+
+/// Every candidate has the verdict `HigherHash` here.
+fn judge(
+    snapshot: &Snapshot,
+    contest: &Contest<'_>,
+    live: &BTreeSet<String>,
+    can: &Abilities,
+) -> (Field, BTreeMap<String, Verdict>) {
+    let advertisements = covering(snapshot, contest.pool);
+    let served: Vec<&Service> =
+        contest.services.iter().copied().filter(|service| serving(snapshot, service).next().is_some()).collect();
+    let names: BTreeSet<&String> = snapshot.nodes.keys().chain(live).collect();
+    let nodes: BTreeMap<String, Verdict> = names
+        .into_iter()
+        .map(|node| {
+            let ruled_out = ruled_out(snapshot, &advertisements, &served, node, live)
+                .or_else(|| (!can_announce(snapshot, contest.pool, node, can)).then_some(Verdict::NoInterface));
+            (node.clone(), ruled_out.unwrap_or(Verdict::HigherHash))
+        })
+        .collect();
+    let may = nodes.iter().filter(|(_, verdict)| **verdict == Verdict::HigherHash);
+    let mut candidates: Vec<Candidate> =
+        may.map(|(node, _)| Candidate { hash: hash(node, contest.hashed), node: node.clone() }).collect();
+    candidates.sort_unstable();
+    let nobody = match candidates.first() {
+        _ if served.is_empty() => Some(Nobody::NoEndpoint),
+        _ if advertisements.is_empty() => Some(Nobody::NoAdvertisement),
+        None => Some(Nobody::NoCandidate),
+        Some(_) => None,
+    };
+    (Field { ip: contest.ip, hashed: contest.hashed, nobody, candidates }, nodes)
+}
+
+/// Whether the node has an interface up on which it may announce addresses of the pool.
+fn can_announce(snapshot: &Snapshot, pool: &IpAddressPool, node: &str, can: &Abilities) -> bool {
+    let Some(usable) = can.get(node) else { return true };
+    let wanted = interfaces(snapshot, pool, node);
+    usable.iter().any(|interface| wanted.contains(interface))
+}
+
+/// The interfaces on which the node may announce addresses of the pool: what any of its advertisements allows. Unlike with
+/// MetalLB, a node that is known to have none of them up is no candidate.
 #[must_use]
 pub fn interfaces(snapshot: &Snapshot, pool: &IpAddressPool, node: &str) -> Interfaces {
     let none = Labels::new();

@@ -11,7 +11,8 @@ pub mod conflict;
 pub mod election;
 mod fuzz;
 pub mod membership;
+pub mod ownership;
 pub mod responder;
 pub mod wire;
 
-pub use fuzz::{fuzz_datagram, fuzz_frame, fuzz_neighbour, neighbours};
+pub use fuzz::{datagram_seeds, fuzz_datagram, fuzz_frame, fuzz_neighbour, neighbours};

@@ -11,12 +11,19 @@
 //! A peer that falls silent is probed, and one whose kernel answers the probes is stalled, not dead: it keeps what it
 //! announces for [`STALLED_DEAD_AFTER`]. How long this node itself may answer is in `lease`.
 //!
+//! Heartbeats also carry a digest of the node's standing, what it announces and where it can (`standing`), and what the
+//! sender knows of the receiver; `backing` spreads the standings and counts who backs them.
+//!
 //! Without a majority rule both sides of a partition go on (policy `availability`).
 
+mod backing;
+mod document;
+mod grants;
 mod lease;
 mod message;
 mod peer;
 mod probe;
+mod standing;
 mod table;
 
 use std::{
@@ -28,13 +35,15 @@ pub use lease::{KERNEL_LEASE, LEASE};
 pub use message::{Key, MAX_DATAGRAM, MAX_NAME, MessageError};
 pub use peer::PeerState;
 pub use probe::{PROBE_LENGTH, echo};
+pub use standing::{Claim, Standing};
 pub use table::Table;
 
+use backing::Backing;
+use document::{Assembly, Encoded, Kind, Part};
 use lease::Lease;
-use message::{Message, Phase};
+use message::{Message, Phase, Question};
 use peer::Peer;
 use probe::{Echo, Nonces};
-use table::{Assembly, Encoded, Part};
 
 use crate::wire::Mac;
 
@@ -59,6 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum Change {
     /// The set of live nodes is as before.
     Nothing,
+    /// What a peer or this node may claim changed.
+    Claims,
     /// The set of live nodes changed.
     Members,
     /// A peer that was dead is heard again without having restarted, or a peer says that it hears another again: two
@@ -96,15 +107,6 @@ pub enum Rejected {
     EarlierRun(String),
 }
 
-/// What to do after [`Membership::tick`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tick {
-    /// To be sent to every peer.
-    pub heartbeat: Option<Vec<u8>>,
-    /// What changed by the passing of time.
-    pub change: Change,
-}
-
 /// One node's view of its peers.
 #[derive(Debug)]
 pub struct Membership {
@@ -131,11 +133,12 @@ pub struct Membership {
     /// The digests of the other table and of ours for which the other was asked for last: not again for the same.
     asked: Option<(u64, u64)>,
     adopted: Option<Table>,
-    replies: Vec<(String, Vec<u8>)>,
+    outgoing: Vec<(String, Vec<u8>)>,
     lease: Lease,
     ticked: Duration,
     /// Without them no peer is probed.
     nonces: Option<Nonces>,
+    backing: Backing,
 }
 
 impl Membership {
@@ -156,7 +159,7 @@ impl Membership {
         let (claims_at, claims) = (None, false);
         let name = name.to_owned();
         let asking = (!peers.is_empty()).then(|| (Assembly::default(), now));
-        let (table, asked, adopted, replies) = (Encoded::default(), None, None, Vec::new());
+        let (table, asked, adopted, outgoing) = (Encoded::none(Kind::Table), None, None, Vec::new());
         Self {
             name,
             boot,
@@ -176,10 +179,11 @@ impl Membership {
             asking,
             asked,
             adopted,
-            replies,
+            outgoing,
             lease: Lease::new(LEASE),
             ticked: now,
             nonces: None,
+            backing: Backing::new(),
         }
     }
 
@@ -205,13 +209,25 @@ impl Membership {
     /// Whether this node does not know yet what it owns.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
-        self.phase != Phase::Left && !self.claims
+        !matches!(self.phase, Phase::Leaving | Phase::Left) && !self.claims
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this node stood still and waits for its peers' word before it answers again.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.lease.is_waiting()
     }
 
     /// Until when this node may answer for what it announces without further evidence; nothing if it may not now.
     #[must_use]
     pub fn lease_until(&self) -> Option<Duration> {
-        self.lease.until().filter(|_| self.claims)
+        self.lease.until().filter(|_| self.claims || self.phase == Phase::Leaving)
     }
 
     /// The node knows its configuration from now on; before that it claims nothing.
@@ -221,7 +237,7 @@ impl Membership {
 
     /// The addresses that this node assigned, all of them.
     pub fn set_table(&mut self, table: &Table) {
-        self.table = Encoded::new(table);
+        self.table = Encoded::new(Kind::Table, table::write(table));
     }
 
     /// The hardware addresses with which this node announces: peers then know its frames from a stranger's.
@@ -246,9 +262,9 @@ impl Membership {
         self.adopted.take()
     }
 
-    /// Answers to what was received and probes, each to be sent to the peer of that name.
-    pub fn take_replies(&mut self) -> Vec<(String, Vec<u8>)> {
-        std::mem::take(&mut self.replies)
+    /// Heartbeats, answers and probes, each to be sent to the peer of that name, in this order.
+    pub fn take_outgoing(&mut self) -> Vec<(String, Vec<u8>)> {
+        std::mem::take(&mut self.outgoing)
     }
 
     /// Live peers whose tables have differed from ours for [`DISAGREES_AFTER`].
@@ -279,6 +295,7 @@ impl Membership {
         judged
             .chain(probed.map(|peer| peer.probing.next(peer.heard)))
             .chain(claims_at)
+            .chain(self.peers.values().filter_map(Peer::asks_at))
             .chain([self.next])
             .min()
             .unwrap_or(self.next)
@@ -294,8 +311,11 @@ impl Membership {
         datagram: &[u8],
         is_at: impl Fn(&str) -> bool,
     ) -> Result<Change, Rejected> {
-        if datagram.starts_with(&table::MAGIC) {
-            return self.receive_part(datagram, is_at);
+        if Kind::of(datagram).is_some() {
+            return self.receive_part(now, datagram, is_at);
+        }
+        if Question::is(datagram) {
+            return self.receive_question(datagram, is_at);
         }
         if probe::is_echo(datagram) {
             return self.receive_echo(now, datagram, is_at);
@@ -310,9 +330,19 @@ impl Membership {
             return Err(Rejected::EarlierRun(message.name.to_owned()));
         }
         if (message.boot, message.sequence) <= (peer.boot, peer.sequence) {
-            return Err(Rejected::Replayed);
+            // What was sent to everybody bears a word to another node, and the one to this node may come behind it.
+            let awaited = (message.boot, message.sequence) == (peer.boot, peer.sequence) && !peer.spoke_to_us;
+            if !awaited || message.word.boot != self.boot {
+                return Err(Rejected::Replayed);
+            }
+            return Ok(if self.take_word(&message) { Change::Claims } else { Change::Nothing });
         }
         let same_run = peer.boot == message.boot;
+        if !same_run {
+            peer.fenced_until = peer.heard + DEAD_AFTER;
+            peer.support.clear();
+            peer.sees_us = PeerState::Unheard;
+        }
         let returns = same_run && peer.state == PeerState::Dead && message.phase == Phase::Alive;
         let healed = returns || (same_run && peer.heals != message.heals);
         let counted = peer.state.counts();
@@ -321,6 +351,17 @@ impl Membership {
         (peer.boot, peer.sequence, peer.heals) = (message.boot, message.sequence, message.heals);
         (peer.heard, peer.digest) = (now, message.digest);
         peer.probing.reset();
+        // A run that ended has no standing, except where its kernel answers on.
+        if !same_run && peer.state != PeerState::Stalled {
+            peer.standing = None;
+        }
+        let claimed = peer.standing_digest;
+        // Who resumes has not told its standing yet; what its kernel holds stays as it was.
+        if message.phase != Phase::Resuming || peer.state != PeerState::Stalled {
+            peer.standing_digest = message.standing;
+            peer.notice(now, counted);
+        }
+        let claimed = claimed != peer.standing_digest;
         let state = peer.state;
         if self.peer_stations.get(message.name).is_none_or(|known| known != message.stations) {
             self.peer_stations.insert(message.name.to_owned(), message.stations.to_vec());
@@ -330,11 +371,16 @@ impl Membership {
             // It may be waiting for a word of ours before it answers again.
             self.next = now;
         }
-        self.lease.settle(message.name);
+        self.catch_up(now, message.name);
+        let seen = self.take_word(&message);
+        self.settle(message.name);
         self.answer(&message);
+        self.ask(now);
+        self.backing.dirty |= claimed || state.counts() != counted || !same_run;
         Ok(match state.counts() {
             _ if healed => Change::Healed,
             alive if alive != counted => Change::Members,
+            _ if claimed || seen || message.phase == Phase::Leaving => Change::Claims,
             _ => Change::Nothing,
         })
     }
@@ -374,15 +420,23 @@ impl Membership {
             return;
         }
         let parts = self.table.parts(first, &self.name, self.key.as_ref());
-        self.replies.extend(parts.into_iter().map(|part| (asker.to_owned(), part)));
+        self.outgoing.extend(parts.into_iter().map(|part| (asker.to_owned(), part)));
     }
 
-    fn receive_part(&mut self, datagram: &[u8], is_at: impl Fn(&str) -> bool) -> Result<Change, Rejected> {
+    fn receive_part(
+        &mut self,
+        now: Duration,
+        datagram: &[u8],
+        is_at: impl Fn(&str) -> bool,
+    ) -> Result<Change, Rejected> {
         let part = Part::decode(datagram, self.key.as_ref())?;
         self.check_sender(part.name, is_at)?;
+        if part.kind == Kind::Standing {
+            return Ok(self.receive_standing(now, &part));
+        }
         let wanted = self.authority().is_some_and(|(name, peer)| name == part.name && peer.digest == part.digest);
         let Some((assembly, _)) = self.asking.as_mut().filter(|_| wanted) else { return Ok(Change::Nothing) };
-        if let Some(table) = assembly.take(&part) {
+        if let Some(table) = assembly.take(&part).and_then(|bytes| table::read(&bytes)) {
             self.adopted = Some(table);
             self.asking = None;
         }
@@ -417,7 +471,7 @@ impl Membership {
     }
 
     /// Lets time pass: declares the silent dead, ends the wait after the start, and gives the heartbeat when it is due.
-    pub fn tick(&mut self, now: Duration) -> Tick {
+    pub fn tick(&mut self, now: Duration) -> Change {
         let mut change = Change::Nothing;
         // A machine that stood still could not hear: silence counts only for as long as this node listened.
         let still = now.saturating_sub(self.ticked);
@@ -426,12 +480,14 @@ impl Membership {
         for (name, peer) in &mut self.peers {
             peer.heard = now.min(peer.heard + still);
             peer.probing.wait(now, still);
-            let counted = peer.state.counts();
+            let before = peer.state;
             peer.judge(now);
-            if counted && !peer.state.counts() {
+            if before.answers() && !peer.state.answers() {
                 change = Change::Members;
                 self.lease.settle(name);
+                self.next = now;
             }
+            self.backing.dirty |= before != peer.state;
         }
         self.probe(now);
         if matches!(self.phase, Phase::Joining | Phase::Resuming) && self.configured && self.is_settled(now) {
@@ -447,53 +503,73 @@ impl Membership {
             change = Change::Members;
         }
         self.compare(now);
-        Tick { heartbeat: self.beat(now), change }
+        self.ask(now);
+        self.beat(now);
+        change
     }
 
     fn probe(&mut self, now: Duration) {
         let Some(nonces) = &mut self.nonces else { return };
         for (name, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.state.counts()) {
             let probe = peer.probing.due(now, peer.heard, nonces);
-            self.replies.extend(probe.map(|probe| (name.clone(), probe)));
+            self.outgoing.extend(probe.map(|probe| (name.clone(), probe)));
         }
     }
 
-    /// The heartbeat if it is due, and nothing else: for work between two ticks that takes long.
-    pub fn beat(&mut self, now: Duration) -> Option<Vec<u8>> {
-        let due = now >= self.next && self.phase != Phase::Left;
-        due.then(|| {
-            self.next = now + INTERVAL;
-            let counted = self.peers.iter().filter(|(_, peer)| peer.state.counts()).map(|(name, _)| name.clone());
-            self.lease.beat(now, counted);
-            self.message()
-        })
+    /// Makes the heartbeats if they are due, and nothing else: for work between two ticks that takes long. Whether it did.
+    pub fn beat(&mut self, now: Duration) -> bool {
+        if now < self.next || self.phase == Phase::Left {
+            return false;
+        }
+        self.next = now + INTERVAL;
+        let counted = self.peers.iter().filter(|(_, peer)| peer.state.counts()).map(|(name, _)| name.clone());
+        self.lease.beat(now, counted);
+        self.speak(now);
+        true
     }
 
-    /// Stops: the message to send to every peer, after which this node claims nothing.
-    #[must_use]
-    pub fn leave(&mut self) -> Vec<u8> {
+    /// Is about to stop: counts itself no more, and still answers for what nobody has taken over.
+    pub fn set_leaving(&mut self, now: Duration) {
+        if self.phase == Phase::Alive && self.claims {
+            self.phase = Phase::Leaving;
+            self.next = now;
+        }
+        self.claims = false;
+    }
+
+    /// Stops: says so to every peer, after which this node claims nothing.
+    pub fn leave(&mut self, now: Duration) {
         self.phase = Phase::Left;
         self.claims = false;
-        self.message()
+        self.speak(now);
     }
 
     fn is_settled(&self, now: Duration) -> bool {
-        now >= self.started + SETTLE || self.peers.values().all(|peer| peer.state != PeerState::Unheard)
+        let is_heard = |peer: &Peer| peer.state != PeerState::Unheard && (peer.is_known() || !peer.state.answers());
+        now >= self.started + SETTLE || self.peers.values().all(is_heard)
     }
 
-    fn message(&mut self) -> Vec<u8> {
+    /// Makes a heartbeat for every peer, each with a word to that one.
+    fn speak(&mut self, now: Duration) {
         self.sequence += 1;
-        let message = Message {
-            phase: self.phase,
-            boot: self.boot,
-            sequence: self.sequence,
-            heals: self.heals,
-            digest: self.table.digest,
-            asks: self.asking.as_ref().map_or(0, |(assembly, _)| assembly.asks()),
-            name: &self.name,
-            stations: &self.stations,
-        };
-        message.encode(self.key.as_ref())
+        self.backing.sent(self.sequence, now);
+        self.judge_claims(now);
+        for (name, peer) in &self.peers {
+            let message = Message {
+                phase: self.phase,
+                boot: self.boot,
+                sequence: self.sequence,
+                heals: self.heals,
+                digest: self.table.digest,
+                asks: self.asking.as_ref().map_or(0, |(assembly, _)| assembly.asks()),
+                name: &self.name,
+                stations: &self.stations,
+                standing: self.backing.digest(),
+                word: self.backing.word(name, peer),
+            };
+            self.outgoing.push((name.clone(), message.encode(self.key.as_ref())));
+        }
+        self.tell_standing();
     }
 }
 

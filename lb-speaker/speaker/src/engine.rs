@@ -17,7 +17,8 @@ use std::{
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roadstead_layer2::{
-    membership::{Change, MAX_DATAGRAM, Membership, PeerState, Rejected, Table},
+    membership::{Change, MAX_DATAGRAM, PeerState, Rejected, Table},
+    ownership::{Ownership, Partition},
     wire::Mac,
 };
 use tokio::sync::watch;
@@ -46,8 +47,8 @@ const DATAGRAMS_A_TURN: usize = 1024;
 /// What the engine starts with.
 pub(crate) struct Setup {
     pub(crate) node: String,
-    pub(crate) membership: Membership,
-    /// When the membership's time began.
+    pub(crate) ownership: Ownership,
+    /// When the ownership's time began.
     pub(crate) origin: Origin,
     /// `None` for a node without peers.
     pub(crate) peers: Option<PeerSocket>,
@@ -120,11 +121,14 @@ impl Engine {
             verdict,
             number: 0,
             loud: Loud::default(),
+            is_loud: true,
             seen: Seen::default(),
             scanned: Duration::ZERO,
             rescan_at: Duration::ZERO,
             adoption,
             announced: BTreeSet::new(),
+            generation: 0,
+            leaving: false,
             stalled: BTreeSet::new(),
             disagreeing: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -178,6 +182,8 @@ struct Turn {
     /// Of the configuration that holds.
     number: u64,
     loud: Loud,
+    /// What is said goes to everybody as well.
+    is_loud: bool,
     /// What became of the interfaces since they were looked at.
     seen: Seen,
     /// From when on they may be looked at again.
@@ -185,6 +191,10 @@ struct Turn {
     rescan_at: Duration,
     adoption: watch::Sender<Adoption>,
     announced: BTreeSet<Announced>,
+    /// Numbers the configurations.
+    generation: u64,
+    /// Others are to take over, then it ends.
+    leaving: bool,
     stalled: BTreeSet<String>,
     disagreeing: BTreeSet<String>,
     /// Peers about whose datagrams there was a warning.
@@ -199,36 +209,32 @@ impl Turn {
                 return;
             }
             let (configured, stop) = self.take_inbox();
-            if stop {
-                return self.leave();
+            let now = self.now();
+            if stop && !self.leaving {
+                self.leaving = true;
+                self.setup.ownership.set_leaving(now);
             }
             // What has come in counts before what time has done: after this process was stopped for a while, the
             // heartbeats that queued up show that nobody is dead.
             // For the same reason it judges by the moment before it read: whatever came until then is read.
-            let now = self.now();
             let mut change = self.take_datagrams();
-            let tick = self.setup.membership.tick(now);
-            let beaten = tick.heartbeat.is_some();
-            if let (Some(heartbeat), Some(peers)) = (tick.heartbeat, &self.setup.peers) {
-                peers.send(&heartbeat);
-                if self.loud.follow(now, self.setup.membership.states().map(|(_, state)| state)) {
-                    peers.send_to_everybody(&heartbeat);
-                }
-            }
-            self.send_replies();
-            change = change.max(tick.change);
+            let states = self.setup.ownership.membership.states().map(|(_, state)| state);
+            self.is_loud = self.loud.follow(now, states);
+            change = change.max(self.setup.ownership.tick(now));
+            self.send();
             self.compare(now);
             self.watch_stalled();
             let rescanned = self.rescan();
             if rescanned {
                 self.loud.disturbed(now);
             }
-            if configured || rescanned || change != Change::Nothing {
+            if configured || rescanned || stop || change != Change::Nothing {
                 self.decide(change);
             }
-            if beaten {
-                self.lease();
+            if self.leaving && self.setup.ownership.may_leave(now) {
+                return self.leave();
             }
+            self.lease();
             let occupied = self.answer();
             let freed = self.announce();
             if occupied || freed {
@@ -243,7 +249,7 @@ impl Turn {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next = [Some(self.setup.membership.next()), self.segment.next(), Some(self.rescan_at)];
+        let next = [Some(self.setup.ownership.next()), self.segment.next(), Some(self.rescan_at)];
         let next = next.into_iter().flatten().min().unwrap_or(self.rescan_at);
         // Rounded up: waking before the moment would spin until it comes.
         let millis = next.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
@@ -272,16 +278,14 @@ impl Turn {
             if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
                 self.rescan_at = self.rescan_at.min(self.scanned);
             }
-            if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
-                self.rescan_at = self.rescan_at.min(self.scanned);
-            }
             if self.setup.probe {
                 let assigned = table.values().flatten().copied().collect();
                 self.segment.probe(self.now(), &desired.fresh, &assigned);
             }
             self.desired = Some(desired);
-            self.setup.membership.set_table(&table);
-            self.setup.membership.set_configured();
+            self.generation += 1;
+            self.setup.ownership.membership.set_table(&table);
+            self.setup.ownership.membership.set_configured();
         }
         (configured, stop)
     }
@@ -292,8 +296,8 @@ impl Turn {
         let mut buffer = [0; MAX_DATAGRAM + 1];
         for _ in 0..DATAGRAMS_A_TURN {
             let Some((datagram, sender)) = peers.receive(&mut buffer) else { break };
-            match self.setup.membership.receive(self.setup.origin.elapsed(), datagram, |name| peers.is_at(name, sender))
-            {
+            let now = self.setup.origin.elapsed();
+            match self.setup.ownership.receive(now, datagram, |name| peers.is_at(name, sender)) {
                 Ok(heard) => change = change.max(heard),
                 // A datagram that was late is no news.
                 Err(Rejected::Replayed) => {}
@@ -306,20 +310,26 @@ impl Turn {
                 Err(reason) => debug!(%sender, %reason, "datagram dropped"),
             }
         }
-        self.send_replies();
+        self.send();
         change
     }
 
-    fn send_replies(&mut self) {
+    /// Sends what the membership has to say.
+    fn send(&mut self) {
         let Some(peers) = &self.setup.peers else { return };
-        for (peer, reply) in self.setup.membership.take_replies() {
-            peers.send_to(&peer, &reply);
+        let mut told = BTreeSet::new();
+        for (peer, datagram) in self.setup.ownership.membership.take_outgoing() {
+            peers.send_to(&peer, &datagram);
+            // Parts of a standing are the same for all.
+            if self.is_loud && told.insert(datagram.clone()) {
+                peers.send_to_everybody(&datagram);
+            }
         }
     }
 
     /// Tells of peers whose kernel answers while their speaker is silent.
     fn watch_stalled(&mut self) {
-        let states = self.setup.membership.states();
+        let states = self.setup.ownership.membership.states();
         let stalled: BTreeSet<String> =
             states.filter(|(_, state)| *state == PeerState::Stalled).map(|(name, _)| name.to_owned()).collect();
         for peer in stalled.difference(&self.stalled) {
@@ -329,8 +339,8 @@ impl Turn {
     }
 
     /// Until when this node may answer for an address that it announces; nothing if it may not now.
-    fn lease_until(&self, _ip: IpAddr) -> Option<Duration> {
-        self.setup.membership.lease_until()
+    fn lease_until(&self, ip: IpAddr) -> Option<Duration> {
+        self.setup.ownership.lease_until(ip)
     }
 
     /// Whether it may answer at this very moment. To be asked before each answer: the process may have stood still since
@@ -341,6 +351,9 @@ impl Turn {
 
     /// Hands the leases to the kernel's responder.
     fn lease(&mut self) {
+        if self.setup.kernel.is_none() {
+            return;
+        }
         let leases = self.announced.iter().filter_map(|announced| {
             let Announced { interface, mac, ip } = *announced;
             let until_ns = self.setup.origin.ns(self.lease_until(ip)?);
@@ -350,7 +363,7 @@ impl Turn {
         let leases: Vec<KernelLease> = leases.collect();
         let now = self.setup.origin.ns(self.now());
         // What an earlier speaker has left must not go before this one knows what it owns.
-        let known = !self.setup.membership.is_undecided();
+        let known = !self.setup.ownership.membership.is_undecided();
         if let Some(kernel) = &mut self.setup.kernel {
             kernel.follow(now, known.then_some(&leases));
         }
@@ -358,7 +371,7 @@ impl Turn {
 
     /// Tells of peers that assigned other addresses, and hands on what this node is to take over.
     fn compare(&mut self, now: Duration) {
-        let membership = &mut self.setup.membership;
+        let membership = &mut self.setup.ownership.membership;
         let table = membership.take_adopted().map(Arc::new);
         if table.is_some() || (!membership.is_asking() && !self.adoption.borrow().over) {
             self.adoption.send_replace(Adoption { over: true, table });
@@ -394,7 +407,9 @@ impl Turn {
             false
         });
         let stations = self.setup.ports.iter().map(|(_, port)| port.station.mac);
-        self.setup.membership.set_stations(stations);
+        self.setup.ownership.membership.set_stations(stations);
+        let usable = self.setup.ports.iter().map(|(_, port)| port.name.clone()).collect();
+        self.setup.ownership.set_interfaces(now, usable);
         for (_, port) in self.setup.ports.iter() {
             self.setup.metrics.dropped(port.socket.take_dropped().unwrap_or(0));
         }
@@ -409,48 +424,59 @@ impl Turn {
     fn look(&mut self) {
         let Some(kernel) = &mut self.setup.kernel else { return };
         self.setup.ports.show(|ports, links| kernel.look(ports, links));
-        if kernel.vouches() {
-            self.setup.membership.answer_by_kernel();
+        // A majority does not wait for a kernel to fall silent.
+        let waits = self.setup.ownership.rules().partition == Partition::Availability;
+        if waits && kernel.vouches() {
+            self.setup.ownership.membership.answer_by_kernel();
         } else {
-            self.setup.membership.answer_by_process();
+            self.setup.ownership.membership.answer_by_process();
         }
         for (ip, answers) in kernel.answered() {
             self.setup.metrics.responses(ip, answers);
         }
     }
 
-    /// Holds the elections and takes up or lays down addresses. The heartbeat that makes this node count has gone out
-    /// before, so that the old owner of an address lays it down while we take it up.
+    /// Holds the elections and takes up or lays down addresses. What this node claims it tells at once, so that the old
+    /// owner of an address lays it down while we take it up.
     fn decide(&mut self, change: Change) {
-        let live = self.setup.membership.live();
-        for (name, state) in self.setup.membership.states() {
+        let membership = &self.setup.ownership.membership;
+        let live = membership.live();
+        for (name, state) in membership.states() {
             self.setup.metrics.peer(name, state);
         }
-        if change != Change::Nothing {
+        if change >= Change::Members {
             let nodes: Vec<&str> = live.iter().map(String::as_str).collect();
-            let dead = self.setup.membership.states().filter(|(_, state)| *state == PeerState::Dead).count();
+            let dead = membership.states().filter(|(_, state)| *state == PeerState::Dead).count();
             info!(live = nodes.join(","), dead, "members changed");
         }
-        let Some(desired) = &self.desired else { return };
-        let (origin, membership, peers) = (self.setup.origin, &mut self.setup.membership, &self.setup.peers);
+        let Some(desired) = self.desired.clone() else { return };
+        let can = self.setup.ownership.abilities();
         // Thousands of elections take longer than the peers wait for a heartbeat.
-        let beat = || {
-            if let (Some(heartbeat), Some(peers)) = (membership.beat(origin.elapsed()), peers) {
-                peers.send(&heartbeat);
-            }
-        };
-        let mut owned = desired.owned(&self.setup.node, &live, beat);
+        let fields = desired.fields(&live, &can, || self.beat());
+        let now = self.now();
+        let upheld = self.setup.ownership.decide(now, self.generation, &fields);
+        self.beat();
+        let answered = self.setup.ownership.answered();
+        let address = |peer: &str| self.setup.peers.as_ref().and_then(|peers| peers.address(peer));
+        let answered = answered.map(|(ip, former)| (ip, former.and_then(address))).collect();
+        let mut owned = desired.owned(&self.setup.node, &answered);
         owned.retain(|ip, _| !self.segment.is_barred(*ip));
         self.setup.ports.warn_of_local(desired.allocation.services.values().flat_map(|got| got.ips.iter().copied()));
-        let now = self.now();
         let announced = self.setup.ports.announce(&owned);
         self.segment.own(now, &announced);
-        if change == Change::Healed {
+        if upheld || change == Change::Healed {
             self.segment.restart(now);
         }
         self.tell(owned, &announced);
         self.announced = announced;
-        self.lease();
+    }
+
+    /// Sends the heartbeats if they are due.
+    fn beat(&mut self) {
+        let now = self.now();
+        if self.setup.ownership.membership.beat(now) {
+            self.send();
+        }
     }
 
     /// Logs and counts what changed. An address that was won but has no interface to be announced on is told about too:
@@ -528,19 +554,19 @@ impl Turn {
         });
     }
 
-    /// Twice, as a lost farewell costs the others the whole dead interval.
+    /// Goes silent, then says so, three times: a lost farewell costs the others the whole dead interval where nobody has
+    /// taken over before.
     fn leave(&mut self) {
-        for _ in 0..2 {
-            let farewell = self.setup.membership.leave();
-            if let Some(peers) = &self.setup.peers {
-                peers.send(&farewell);
-            }
-        }
         self.setup.ports.announce(&BTreeMap::new());
         self.tell(BTreeMap::new(), &BTreeSet::new());
         self.announced.clear();
         if let Some(kernel) = &mut self.setup.kernel {
             kernel.leave();
+        }
+        for _ in 0..3 {
+            let now = self.now();
+            self.setup.ownership.leave(now);
+            self.send();
         }
         info!("left");
     }
@@ -548,5 +574,5 @@ impl Turn {
 
 fn scene(setup: &Setup) -> Scene<'_> {
     let kernel = setup.kernel.as_deref();
-    Scene { ports: &setup.ports, membership: &setup.membership, metrics: &setup.metrics, kernel }
+    Scene { ports: &setup.ports, membership: &setup.ownership.membership, metrics: &setup.metrics, kernel }
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use roadstead_allocator::{Allocation, Classes, allocate_beside, prior_of};
-use roadstead_layer2::election::elect;
+use roadstead_layer2::election::{Abilities, elect};
 use roadstead_model::ObjectName;
 use roadstead_sources::LoadOptions;
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,7 @@ pub(crate) fn explain(flags: &ExplainFlags) -> anyhow::Result<()> {
     let contests = desired.contests().into_iter().filter(|contest| assignment.ips.contains(&contest.ip));
     let addresses: Vec<ExplainedAddress> = contests
         .map(|contest| {
-            let outcome = elect(&desired.snapshot, &contest, &live);
+            let outcome = elect(&desired.snapshot, &contest, &live, &Abilities::new());
             let nodes = outcome.nodes.into_iter().map(|(node, verdict)| ExplainedNode {
                 won: outcome.winner.as_ref() == Some(&node),
                 node,

@@ -66,12 +66,7 @@ impl PeerSocket {
         Ok(Self { socket, peers })
     }
 
-    /// Sends to every peer. One that cannot be reached now is no reason to stop: its silence is what counts.
-    pub(crate) fn send(&self, datagram: &[u8]) {
-        self.peers.keys().for_each(|peer| self.send_to(peer, datagram));
-    }
-
-    /// Sends to one peer.
+    /// Sends to one peer. One that cannot be reached now is no reason to stop: its silence is what counts.
     pub(crate) fn send_to(&self, peer: &str, datagram: &[u8]) {
         let Some(address) = self.peers.get(peer) else { return };
         if let Err(error) = self.socket.send_to(datagram, address) {
@@ -105,6 +100,11 @@ impl PeerSocket {
             }
         }
         Ok(())
+    }
+
+    /// Where the peer is.
+    pub(crate) fn address(&self, peer: &str) -> Option<IpAddr> {
+        self.peers.get(peer).map(|address| address.ip().to_canonical())
     }
 
     /// Whether the peer is configured to be there. Ports are not compared: what counts is the host.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use roadstead_allocator::Allocation;
-use roadstead_layer2::election::{Contest, Interfaces, elect, interfaces};
+use roadstead_layer2::election::{Abilities, Contest, Field, Interfaces, field, interfaces};
 use roadstead_model::{ObjectName, Snapshot};
 
 /// A snapshot and the addresses that its Services have.
@@ -45,23 +45,26 @@ impl Desired {
         contests.into_values().collect()
     }
 
-    /// The addresses that the node wins among the live ones; `pause` is called before each election.
-    pub(crate) fn owned(
-        &self,
-        node: &str,
-        live: &BTreeSet<String>,
-        mut pause: impl FnMut(),
-    ) -> BTreeMap<IpAddr, Owned> {
+    /// Who may announce each address, among the live nodes; `pause` is called before each election.
+    pub(crate) fn fields(&self, live: &BTreeSet<String>, can: &Abilities, mut pause: impl FnMut()) -> Vec<Field> {
         let contests = self.contests();
-        let won = contests.iter().filter(|contest| {
+        let judged = contests.iter().map(|contest| {
             pause();
-            elect(&self.snapshot, contest, live).winner.as_deref() == Some(node)
+            field(&self.snapshot, contest, live, can)
         });
-        won.map(|contest| {
-            let services = contest.services.iter().map(|service| service.meta.name.clone()).collect();
-            (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest.pool, node), former: None })
-        })
-        .collect()
+        judged.collect()
+    }
+
+    /// The addresses that the node answers for, given with where they were before.
+    pub(crate) fn owned(&self, node: &str, answered: &BTreeMap<IpAddr, Option<IpAddr>>) -> BTreeMap<IpAddr, Owned> {
+        let contests = self.contests();
+        let owned = contests.iter().filter_map(|contest| Some((contest, *answered.get(&contest.ip)?)));
+        owned
+            .map(|(contest, former)| {
+                let services = contest.services.iter().map(|service| service.meta.name.clone()).collect();
+                (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest.pool, node), former })
+            })
+            .collect()
     }
 }
 

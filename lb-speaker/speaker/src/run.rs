@@ -17,6 +17,7 @@ use roadstead_allocator::Classes;
 use roadstead_layer2::{
     announce::REFRESH,
     membership::{Key, MAX_NAME, Membership},
+    ownership::{self, Ownership, Rules},
 };
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
@@ -96,14 +97,18 @@ enum Switch {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Election {
-    /// `MetalLB`'s hash of node and address
+    /// `MetalLB`'s hash of node and address: an address goes back to a node that returns
     Metallb,
+    /// Whoever has an address keeps it; new ones go to the nodes with the fewest
+    Sticky,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Partition {
     /// It announces: both sides serve those who reach them
     Availability,
+    /// It announces only what a majority of all configured speakers backs: never two owners, and none without a majority
+    Strict,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -213,6 +218,8 @@ fn start_engine(
     let boot = next_boot(&flags.source.state_dir);
     let mut membership = Membership::new(node, boot, names, key, Duration::ZERO);
     match random() {
+        // A majority that waits for a kernel to fall silent would be none.
+        Ok(_) if matches!(flags.partition, Partition::Strict) => {}
         Ok(secret) => membership.probe_by(&secret),
         Err(error) => warn!(%error, "no random bytes, so peers that fall silent are not probed"),
     }
@@ -220,13 +227,17 @@ fn start_engine(
     let mut kernel = InKernel::open(flags.responder, flags.bpffs.clone(), port, others_at)?;
     if let Some(kernel) = &mut kernel {
         ports.show(|ports, links| kernel.look(ports, links));
-        if kernel.vouches() {
+        if kernel.vouches() && !matches!(flags.partition, Partition::Strict) {
             membership.answer_by_kernel();
         }
     }
+    let rules = Rules { election: flags.election.into(), partition: flags.partition.into() };
+    if rules.partition == ownership::Partition::Strict && peers.as_ref().is_some_and(|_| flags.peers.len() < 3) {
+        warn!("two speakers have no majority without each other: when one is gone, the other announces nothing");
+    }
     Engine::start(Setup {
         node: node.to_owned(),
-        membership,
+        ownership: Ownership::new(membership, rules, BTreeMap::new()),
         origin: Origin::now(),
         peers,
         ports,
@@ -237,6 +248,24 @@ fn start_engine(
         announcing,
         kernel: kernel.map(|kernel| Box::new(kernel) as Box<dyn KernelResponder>),
     })
+}
+
+impl From<Election> for ownership::Election {
+    fn from(flag: Election) -> Self {
+        match flag {
+            Election::Metallb => Self::Metallb,
+            Election::Sticky => Self::Sticky,
+        }
+    }
+}
+
+impl From<Partition> for ownership::Partition {
+    fn from(flag: Partition) -> Self {
+        match flag {
+            Partition::Availability => Self::Availability,
+            Partition::Strict => Self::Strict,
+        }
+    }
 }
 
 fn random() -> io::Result<[u8; 32]> {

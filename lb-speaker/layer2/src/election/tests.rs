@@ -44,6 +44,7 @@ struct Cluster {
     policy: TrafficPolicy,
     advertisement: Option<L2Advertisement>,
     live: Vec<&'static str>,
+    can: Abilities,
 }
 
 fn cluster() -> Cluster {
@@ -62,6 +63,7 @@ fn cluster() -> Cluster {
         policy: TrafficPolicy::Cluster,
         advertisement: Some(advertisement),
         live: vec!["a", "b", "c"],
+        can: Abilities::new(),
     }
 }
 
@@ -114,7 +116,7 @@ fn hold(cluster: &Cluster, ip: &str) -> Outcome {
     };
     let ip = ip.parse().unwrap();
     let contest = Contest { ip, hashed: ip, services: vec![&service], pool: &pool };
-    elect(&snapshot, &contest, &cluster.live.iter().map(|name| (*name).to_owned()).collect())
+    elect(&snapshot, &contest, &cluster.live.iter().map(|name| (*name).to_owned()).collect(), &cluster.can)
 }
 
 fn changed(change: impl FnOnce(&mut Cluster)) -> Cluster {
@@ -156,6 +158,15 @@ fn nodes_are_ruled_out_each_for_its_reason() {
         ),
         (selecting(cluster(), "c"), "a", Verdict::NotSelected),
         (changed(|cluster| cluster.policy = TrafficPolicy::Local), "b", Verdict::NoLocalEndpoint),
+        (
+            changed(|cluster| {
+                cluster.advertisement.as_mut().unwrap().interfaces = vec!["eth1".to_owned()];
+                let only = |name: &str| BTreeSet::from([name.to_owned()]);
+                cluster.can = [("c".to_owned(), only("eth0")), ("a".to_owned(), only("eth1"))].into();
+            }),
+            "c",
+            Verdict::NoInterface,
+        ),
     ];
     for (cluster, node, verdict) in cases {
         let outcome = hold(&cluster, "192.0.2.1");

@@ -45,6 +45,11 @@ impl Lease {
         self.awaited.remove(peer);
     }
 
+    /// Whether the word of peers is awaited.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
     /// Until when this node may answer; nothing if it may not.
     pub(super) fn until(&self) -> Option<Duration> {
         let beaten = self.beaten.filter(|_| self.awaited.is_empty())?;

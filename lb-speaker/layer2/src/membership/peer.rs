@@ -1,13 +1,14 @@
 //! One peer as this node knows it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{DEAD_AFTER, STALLED_DEAD_AFTER, message::Phase, probe::Probing};
+use super::{DEAD_AFTER, STALLED_DEAD_AFTER, document::Assembly, message::Phase, probe::Probing, standing::Standing};
 
 /// What is known of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerState {
     /// Not heard since this node started.
+    #[default]
     Unheard,
     /// Heard, but not ready to announce.
     Joining,
@@ -15,6 +16,8 @@ pub enum PeerState {
     Alive,
     /// Its speaker is silent, but its kernel vouches that it still answers for what the speaker announced.
     Stalled,
+    /// It is about to stop, and answers until others have taken over.
+    Leaving,
     /// It said that it stops.
     Left,
     /// Heard once, silent since.
@@ -28,9 +31,26 @@ impl PeerState {
         matches!(self, Self::Alive | Self::Stalled)
     }
 
+    /// Whether the peer may answer for what it claims.
+    #[must_use]
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Alive | Self::Stalled | Self::Leaving)
+    }
+
+    const ALL: [Self; 7] =
+        [Self::Unheard, Self::Joining, Self::Alive, Self::Stalled, Self::Left, Self::Dead, Self::Leaving];
+
+    pub(super) fn code(self) -> u8 {
+        Self::ALL.iter().position(|state| *state == self).and_then(|code| u8::try_from(code).ok()).unwrap_or(0)
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+
     /// Whether its silence is still to be judged.
     pub(super) fn is_watched(self) -> bool {
-        matches!(self, Self::Joining | Self::Alive | Self::Stalled)
+        matches!(self, Self::Joining | Self::Alive | Self::Stalled | Self::Leaving)
     }
 }
 
@@ -47,6 +67,33 @@ pub(super) struct Peer {
     /// Since when its table and ours differ.
     pub(super) differs: Option<Duration>,
     pub(super) probing: Probing,
+    /// What it said of itself at length, with the digest of that.
+    pub(super) standing: Option<(u64, Standing)>,
+    /// The digest that its last heartbeat named, 0 for none, and since when that is another than the one known.
+    pub(super) standing_digest: u64,
+    pub(super) unknown_since: Option<Duration>,
+    pub(super) asked_at: Option<Duration>,
+    pub(super) assembly: Assembly,
+    /// Parts of a standing that no heartbeat has named yet, and one that is whole.
+    pub(super) early: Option<(u64, Assembly)>,
+    pub(super) complete: Option<(u64, Standing)>,
+    /// The latest heartbeat bore a word to this node.
+    pub(super) spoke_to_us: bool,
+    /// What this node is to it.
+    pub(super) sees_us: PeerState,
+    /// Which of our standings it backs, the latest last.
+    pub(super) support: Vec<Support>,
+    /// An earlier run of it may still be answered for by its kernel.
+    pub(super) fenced_until: Duration,
+}
+
+/// A peer's word that it backs a standing of this node.
+#[derive(Clone, Debug)]
+pub(super) struct Support {
+    pub(super) digest: u64,
+    /// When the heartbeat was sent that the peer had heard.
+    pub(super) sent_at: Duration,
+    pub(super) refused: BTreeSet<IpAddr>,
 }
 
 impl Peer {
@@ -61,6 +108,17 @@ impl Peer {
             digest: 0,
             differs: None,
             probing: Probing::default(),
+            standing: None,
+            standing_digest: 0,
+            unknown_since: None,
+            asked_at: None,
+            assembly: Assembly::default(),
+            early: None,
+            complete: None,
+            spoke_to_us: false,
+            sees_us: PeerState::Unheard,
+            support: Vec::new(),
+            fenced_until: now,
         }
     }
 
@@ -71,8 +129,14 @@ impl Peer {
             Phase::Resuming if self.state.counts() && now < self.alive_at + STALLED_DEAD_AFTER => PeerState::Stalled,
             Phase::Joining | Phase::Resuming => PeerState::Joining,
             Phase::Alive => PeerState::Alive,
+            Phase::Leaving => PeerState::Leaving,
             Phase::Left => PeerState::Left,
         }
+    }
+
+    /// Whether its standing is known to its latest word.
+    pub(super) fn is_known(&self) -> bool {
+        self.standing.as_ref().map_or(0, |(digest, _)| *digest) == self.standing_digest
     }
 
     /// Judges its silence.

@@ -31,14 +31,22 @@ impl World {
         self.nodes.insert(name, node);
     }
 
-    fn deliver(&mut self, from: &'static str, datagram: &[u8]) {
-        for name in self.nodes.keys().filter(|name| **name != from) {
+    /// Sends what the node has to send.
+    fn flush(&mut self, from: &'static str) {
+        let outgoing = self.nodes.get_mut(from).map(Membership::take_outgoing).unwrap_or_default();
+        for (to, datagram) in outgoing {
+            let Some(to) = self.nodes.keys().copied().find(|name| *name == to) else { continue };
             self.sent += 1;
             let lost = self.lose > 0 && self.sent.is_multiple_of(self.lose);
-            if !lost && !self.cut.contains(&(from, *name)) {
-                self.flying.push((self.now + self.latency, *name, datagram.to_vec()));
+            if !lost && !self.cut.contains(&(from, to)) {
+                self.flying.push((self.now + self.latency, to, datagram));
             }
         }
+    }
+
+    /// The node says something now, and the others hear it.
+    fn speak(&mut self, from: &'static str) {
+        self.flush(from);
         self.land();
     }
 
@@ -49,9 +57,7 @@ impl World {
             if node.receive(Duration::from_millis(self.now), &datagram, |_| true) == Ok(Change::Healed) {
                 self.healed.push(to);
             }
-            let replies = node.take_replies().into_iter();
-            let known = |name: &str| NAMES.into_iter().find(|known| *known == name).unwrap();
-            self.flying.extend(replies.map(|(name, reply)| (self.now + self.latency, known(&name), reply)));
+            self.flush(to);
         }
     }
 
@@ -61,9 +67,9 @@ impl World {
             self.land();
             for name in NAMES {
                 let now = Duration::from_millis(self.now);
-                let tick = self.nodes.get_mut(name).map(|node| node.tick(now));
-                if let Some(datagram) = tick.and_then(|tick| tick.heartbeat) {
-                    self.deliver(name, &datagram);
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.tick(now);
+                    self.speak(name);
                 }
             }
         }
@@ -78,6 +84,13 @@ impl World {
         let seen = self.nodes[name].live();
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), live, "as {name} sees it at {} ms", self.now);
     }
+}
+
+/// The first datagram that the node sends for it, to `a` where it sends to many.
+fn said(node: &mut Membership, act: impl FnOnce(&mut Membership)) -> Vec<u8> {
+    node.take_outgoing();
+    act(node);
+    node.take_outgoing().into_iter().next().unwrap().1
 }
 
 fn started() -> World {
@@ -139,10 +152,10 @@ fn a_node_alone_waits_before_it_claims() {
 #[test]
 fn an_unconfigured_node_never_claims() {
     let mut node = Membership::new("a", 1, ["b".to_owned(), "a".to_owned()], None, Duration::ZERO);
-    assert_eq!(node.tick(Duration::from_secs(5)).change, Change::Nothing);
+    assert_eq!(node.tick(Duration::from_secs(5)), Change::Nothing);
     assert!(node.live().is_empty());
     node.set_configured();
-    assert_eq!(node.tick(Duration::from_secs(5)).change, Change::Members);
+    assert_eq!(node.tick(Duration::from_secs(5)), Change::Members);
     assert_eq!(node.live(), BTreeSet::from(["a".to_owned()]));
     assert_eq!(node.states().collect::<Vec<_>>(), [("b", PeerState::Unheard)]);
 }
@@ -167,11 +180,11 @@ fn stalled(echoes: u64, still: std::ops::Range<u64>) -> (Membership, u64) {
     a.probe_by(&[7; 32]);
     b.set_configured();
     b.phase = Phase::Alive;
-    let heartbeat = b.tick(ms(0)).heartbeat.unwrap();
+    let heartbeat = said(&mut b, |b| assert_eq!(b.tick(ms(0)), Change::Nothing));
     assert_eq!(a.receive(ms(0), &heartbeat, |_| true), Ok(Change::Members));
     for now in (1..5000).filter(|now| !still.contains(now)) {
         a.tick(ms(now));
-        for (_, probe) in a.take_replies() {
+        for (_, probe) in a.take_outgoing() {
             let echo = echo(&probe, ms(now)).filter(|_| now < echoes);
             assert_eq!(
                 echo.map(|echo| a.receive(ms(now), &echo, |_| true)).unwrap_or(Ok(Change::Nothing)),
@@ -214,7 +227,7 @@ fn a_speaker_that_starts_again_behind_its_kernel_keeps_its_place() {
             world.nodes.get_mut("c").unwrap().answer_by_kernel();
         }
         let now = Duration::from_millis(world.now);
-        let heartbeat = world.nodes.get_mut("c").unwrap().tick(now).heartbeat.unwrap();
+        let heartbeat = said(world.nodes.get_mut("c").unwrap(), |c| assert_eq!(c.tick(now), Change::Nothing));
         let a = world.nodes.get_mut("a").unwrap();
         a.receive(now, &heartbeat, |_| true).unwrap();
         assert_eq!(a.live().contains("c"), counts, "{phase:?}");
@@ -240,9 +253,9 @@ fn a_node_that_stood_still_answers_only_when_its_peers_have_spoken() {
     assert!(c.lease_until().unwrap() < Duration::from_millis(world.now));
     world.nodes.insert("c", c);
     let now = Duration::from_millis(world.now);
-    let heartbeat = world.nodes.get_mut("c").unwrap().tick(now).heartbeat.unwrap();
+    world.nodes.get_mut("c").unwrap().tick(now);
     assert_eq!(world.nodes["c"].lease_until(), None);
-    world.deliver("c", &heartbeat);
+    world.speak("c");
     // The others thought it dead: they speak at once.
     world.run(1);
     assert_eq!(world.nodes["c"].lease_until(), Some(now + LEASE));
@@ -269,8 +282,9 @@ fn one_loss_in_five_kills_nobody() {
 #[test]
 fn a_leaving_node_is_out_at_once() {
     let mut world = started();
-    let farewell = world.nodes.get_mut("c").unwrap().leave();
-    world.deliver("c", &farewell);
+    let now = Duration::from_millis(world.now);
+    world.nodes.get_mut("c").unwrap().leave(now);
+    world.speak("c");
     world.check("a", &["a", "b"]);
     world.check("c", &["a", "b"]);
     world.run(500);
@@ -314,7 +328,7 @@ fn a_node_that_was_heard_no_more_but_heard_all_is_told_to_announce_anew() {
 #[test]
 fn a_restarted_node_counts_again_and_its_old_messages_do_not() {
     let mut world = started();
-    let old = world.nodes.get_mut("c").unwrap().leave();
+    let old = said(world.nodes.get_mut("c").unwrap(), |c| c.leave(Duration::from_millis(100)));
     world.start("c", 2);
     world.run(100);
     world.check("a", &NAMES);
@@ -329,8 +343,8 @@ fn a_restarted_node_counts_again_and_its_old_messages_do_not() {
 fn datagrams_from_elsewhere_are_refused_by_name() {
     let mut world = started();
     let mut from = |name: &str, key: Option<&[u8]>| {
-        let mut node = Membership::new(name, 9, [], key.map(Key::new), Duration::ZERO);
-        let datagram = node.leave();
+        let mut node = Membership::new(name, 9, ["a".to_owned(), "x".to_owned()], key.map(Key::new), Duration::ZERO);
+        let datagram = said(&mut node, |node| node.leave(Duration::ZERO));
         world.nodes.get_mut("a").unwrap().receive(Duration::from_millis(world.now), &datagram, |_| true)
     };
     assert_eq!(from("a", Some(b"k")), Err(Rejected::OwnName));
@@ -343,7 +357,7 @@ fn datagrams_from_elsewhere_are_refused_by_name() {
 #[test]
 fn a_heartbeat_from_another_address_is_refused() {
     let mut world = started();
-    let datagram = world.nodes.get_mut("b").unwrap().leave();
+    let datagram = said(world.nodes.get_mut("b").unwrap(), |b| b.leave(Duration::from_millis(100)));
     let a = world.nodes.get_mut("a").unwrap();
     let now = Duration::from_millis(world.now);
     assert_eq!(a.receive(now, &datagram, |_| false), Err(Rejected::Misplaced("b".to_owned())));
@@ -415,7 +429,7 @@ fn a_peer_is_known_by_the_hardware_addresses_that_it_told_last() {
     let known = |a: &Membership| theirs.map(|mac| a.is_peers_station(mac));
     for told in [[true, true], [false, true], [false, false]] {
         b.set_stations(theirs.into_iter().zip(told).filter_map(|(mac, told)| told.then_some(mac)));
-        let heartbeat = b.leave();
+        let heartbeat = said(&mut b, |b| b.leave(Duration::ZERO));
         a.receive(Duration::ZERO, &heartbeat, |_| true).unwrap();
         assert_eq!(known(&a), told);
     }

@@ -1,0 +1,160 @@
+//! Claims by cases, in a network that loses nothing and takes no time; the simulation covers the rest.
+
+use super::*;
+use crate::election::{Candidate, Nobody};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+struct Cluster {
+    nodes: BTreeMap<&'static str, Ownership>,
+    now: Duration,
+    /// The candidates for each address beside being alive, by the last number of the address, best first.
+    order: BTreeMap<u8, Vec<&'static str>>,
+    nobody: Option<Nobody>,
+    generation: u64,
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+impl Cluster {
+    fn new(election: Election, partition: Partition, order: &[(u8, &[&'static str])]) -> Self {
+        let order = order.iter().map(|(last, names)| (*last, names.to_vec())).collect();
+        let mut cluster = Self { nodes: BTreeMap::new(), now: Duration::ZERO, order, nobody: None, generation: 1 };
+        NAMES.into_iter().for_each(|name| cluster.start(name, Rules { election, partition }, 1));
+        cluster.run(400);
+        cluster
+    }
+
+    fn start(&mut self, name: &'static str, rules: Rules, boot: u64) {
+        let mut member = Membership::new(name, boot, NAMES.map(str::to_owned), None, self.now);
+        member.set_configured();
+        self.nodes.insert(name, Ownership::new(member, rules, BTreeMap::new()));
+    }
+
+    fn fields(&self, live: &BTreeSet<String>) -> Vec<Field> {
+        let field = |(last, names): (&u8, &Vec<&str>)| {
+            let live = names.iter().zip(0..).filter(|(name, _)| live.contains(**name));
+            let candidates = live.map(|(name, place)| Candidate { hash: [place; 32], node: (*name).to_owned() });
+            Field { ip: ip(*last), hashed: ip(*last), nobody: self.nobody, candidates: candidates.collect() }
+        };
+        self.order.iter().map(field).collect()
+    }
+
+    fn run(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now += Duration::from_millis(1);
+            for _ in 0..3 {
+                NAMES.into_iter().for_each(|name| self.turn(name));
+            }
+        }
+    }
+
+    fn turn(&mut self, name: &'static str) {
+        let live = self.nodes.get(name).map(|node| node.membership.live()).unwrap_or_default();
+        let fields = self.fields(&live);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.tick(self.now);
+        node.decide(self.now, self.generation, &fields);
+        node.membership.beat(self.now);
+        for (to, bytes) in node.membership.take_outgoing() {
+            if let Some(to) = self.nodes.get_mut(to.as_str()) {
+                let _late_or_not = to.receive(self.now, &bytes, |from| from == name);
+            }
+        }
+    }
+
+    fn owners(&self, last: u8) -> Vec<&str> {
+        let owns = |node: &Ownership| node.may_answer(self.now, ip(last));
+        self.nodes.iter().filter(|(_, node)| owns(node)).map(|(name, _)| *name).collect()
+    }
+}
+
+const ALL: &[&str] = &NAMES;
+
+#[test]
+fn metallb_goes_by_the_order_and_sticky_deals_out_by_load() {
+    let order: Vec<(u8, &[&'static str])> = (1..=6).map(|last| (last, ALL)).collect();
+    let cluster = Cluster::new(Election::Metallb, Partition::Availability, &order);
+    assert!((1..=6).all(|last| cluster.owners(last) == ["a"]));
+    let cluster = Cluster::new(Election::Sticky, Partition::Availability, &order);
+    for name in NAMES {
+        let has = (1..=6).filter(|last| cluster.owners(*last) == [name]).count();
+        assert_eq!(has, 2, "{name}");
+    }
+}
+
+#[test]
+fn a_former_owner_is_named_where_it_lives_and_not_where_it_died() {
+    let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
+    cluster.order.insert(1, vec!["b", "c"]);
+    cluster.generation += 1;
+    cluster.run(2);
+    assert_eq!(cluster.owners(1), ["b"]);
+    assert_eq!(cluster.nodes["b"].answered().collect::<Vec<_>>(), [(ip(1), Some("a"))]);
+    cluster.nodes.remove("b");
+    cluster.run(200);
+    assert_eq!(cluster.nodes["c"].answered().collect::<Vec<_>>(), [(ip(1), None)]);
+}
+
+#[test]
+fn an_owner_that_may_no_longer_announce_waits_for_the_next_but_not_for_ever() {
+    let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
+    // `a` reads that it is out, `b` has not read anything yet.
+    let only = |cluster: &mut Cluster, names: Vec<&'static str>| {
+        cluster.order.insert(1, names);
+        cluster.turn("a");
+    };
+    only(&mut cluster, vec!["b"]);
+    assert_eq!(cluster.owners(1), ["a"]);
+    let mut held = 0;
+    while cluster.owners(1) == ["a"] {
+        cluster.now += Duration::from_millis(1);
+        cluster.turn("a");
+        cluster.nodes.get_mut("b").unwrap().membership.beat(cluster.now);
+        cluster.nodes.get_mut("b").unwrap().membership.take_outgoing().into_iter().for_each(|(to, bytes)| {
+            if to == "a" {
+                cluster.nodes.get_mut("a").unwrap().receive(cluster.now, &bytes, |_| true).unwrap();
+            }
+        });
+        held += 1;
+        assert!(held <= HAND_OVER.as_millis(), "for ever");
+    }
+    assert_eq!(held, HAND_OVER.as_millis());
+    // And what nobody may announce is silent at once.
+    let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
+    cluster.nobody = Some(Nobody::NoEndpoint);
+    cluster.turn("a");
+    assert!(cluster.owners(1).is_empty());
+}
+
+#[test]
+fn nodes_whose_files_differ_end_with_one_owner() {
+    let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
+    for _ in 0..200 {
+        cluster.now += Duration::from_millis(1);
+        for name in NAMES {
+            // Everybody believes that the address is its own.
+            cluster.order.insert(1, vec![name]);
+            cluster.turn(name);
+        }
+    }
+    let terms: Vec<u64> = cluster.nodes.values().flat_map(|node| node.claims().map(|(_, claim)| claim.term)).collect();
+    assert_eq!((cluster.owners(1).len(), terms.len()), (1, 1), "{terms:?}");
+    assert!(terms[0] < 10, "they fought: {terms:?}");
+}
+
+#[test]
+fn without_a_majority_a_strict_node_answers_for_nothing() {
+    for (partition, expected) in [(Partition::Availability, vec!["a"]), (Partition::Strict, vec![])] {
+        let mut cluster = Cluster::new(Election::Sticky, partition, &[(1, &["a", "b", "c"])]);
+        assert_eq!(cluster.owners(1), ["a"]);
+        cluster.nodes.remove("b");
+        cluster.run(500);
+        assert_eq!(cluster.owners(1), ["a"], "two of three");
+        cluster.nodes.remove("c");
+        cluster.run(121);
+        assert_eq!(cluster.owners(1), expected, "{partition:?}");
+    }
+}

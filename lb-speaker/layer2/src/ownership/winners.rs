@@ -1,0 +1,81 @@
+//! Which node is to have each address, as every node computes it from the same view.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    election::{Candidate, Field},
+    membership::{Claim, PeerState},
+};
+
+use super::{Election, Ownership, judge::Rivals};
+
+impl Ownership {
+    /// The winner of each field.
+    pub(super) fn winners(&self, fields: &[Field], rivals: &Rivals) -> Vec<Option<String>> {
+        match self.rules.election {
+            Election::Metallb => fields.iter().map(|field| self.first(field, rivals)).collect(),
+            Election::Sticky => self.spread(fields, rivals),
+        }
+    }
+
+    /// Candidates without those that cannot claim now: a speaker that is stalled keeps what it has and gets nothing.
+    fn able<'a>(&'a self, field: &'a Field, rivals: &'a Rivals) -> impl Iterator<Item = &'a Candidate> {
+        let stalled = self.membership.states().filter(|(_, state)| *state == PeerState::Stalled);
+        let stalled: Vec<&str> = stalled.map(|(name, _)| name).collect();
+        let claims = |name: &str| rivals.of(field.ip).iter().any(|rival| rival.name == name);
+        let able = move |name: &str| !stalled.contains(&name) || claims(name);
+        let open = field.nobody.is_none();
+        field.candidates.iter().filter(move |candidate| open && able(&candidate.node))
+    }
+
+    fn first(&self, field: &Field, rivals: &Rivals) -> Option<String> {
+        self.able(field, rivals).next().map(|candidate| candidate.node.clone())
+    }
+
+    /// Who has an address keeps it. The others are dealt out in the order of addresses: each to the first candidate that
+    /// has no more than its share, so that no address depends on more than the claims that all nodes know.
+    fn spread(&self, fields: &[Field], rivals: &Rivals) -> Vec<Option<String>> {
+        let mut winners: Vec<Option<String>> = fields.iter().map(|field| self.holder(field, rivals)).collect();
+        let mut loads: BTreeMap<String, usize> = BTreeMap::new();
+        for field in fields {
+            for candidate in self.able(field, rivals) {
+                loads.entry(candidate.node.clone()).or_insert(0);
+            }
+        }
+        for winner in winners.iter().flatten() {
+            *loads.entry(winner.clone()).or_insert(0) += 1;
+        }
+        let share = fields.len().div_ceil(loads.len().max(1));
+        let mut together: BTreeMap<_, String> = BTreeMap::new();
+        for (field, winner) in fields.iter().zip(&winners) {
+            together.extend(winner.clone().map(|winner| (field.hashed, winner)));
+        }
+        for (field, winner) in fields.iter().zip(&mut winners).filter(|(_, winner)| winner.is_none()) {
+            let sibling = together.get(&field.hashed);
+            let load = |node: &str| loads.get(node).copied().unwrap_or(0);
+            let order = |candidate: &&Candidate| {
+                let (node, hash) = (&candidate.node, candidate.hash);
+                (sibling != Some(node), load(node) >= share, load(node) / share.max(1), hash)
+            };
+            let best = self.able(field, rivals).min_by_key(order).map(|candidate| candidate.node.clone());
+            if let Some(best) = &best {
+                *loads.entry(best.clone()).or_insert(0) += 1;
+                together.entry(field.hashed).or_insert_with(|| best.clone());
+            }
+            *winner = best;
+        }
+        winners
+    }
+
+    /// The candidate with the greatest claim.
+    fn holder(&self, field: &Field, rivals: &Rivals) -> Option<String> {
+        let own = self.own.get(&field.ip).map(|own| own.claim);
+        let remembered = self.remembered.get(&field.ip).filter(|_| rivals.of(field.ip).is_empty());
+        let remembered = remembered.map(|term| Claim { held: false, quorate: false, term: *term });
+        let own = own.or(remembered).map(|claim| (claim, self.membership.name()));
+        let others = rivals.of(field.ip).iter().filter(|rival| rival.state.counts());
+        let claims = others.map(|rival| (rival.claim, rival.name.as_str())).chain(own);
+        let may = |name: &str| self.able(field, rivals).any(|candidate| candidate.node == name);
+        claims.filter(|(_, name)| may(name)).max().map(|(_, name)| name.to_owned())
+    }
+}
