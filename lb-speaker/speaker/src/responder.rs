@@ -3,6 +3,8 @@
 //!
 //! The agent makes the map and attaches the programs; where they are missing, this process answers by itself. What an
 //! earlier speaker has left stays until the engine knows what this node owns, or until its lease ends.
+//!
+//! Whoever answers, the programs are told which node had an address before it came here in a planned way.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +45,7 @@ const FORMER: Duration = Duration::from_mins(10);
 /// The agent's programs as a responder.
 #[derive(Debug)]
 pub(crate) struct InKernel {
+    choice: Choice,
     bpffs: PathBuf,
     /// Where this speaker hears its peers.
     port: u16,
@@ -58,18 +61,12 @@ pub(crate) struct InKernel {
 }
 
 impl InKernel {
-    /// Opens the maps below `bpffs`. With [`Choice::Auto`] they may come later.
+    /// Opens the maps below `bpffs`. But with [`Choice::Ebpf`] they may come later.
     ///
     /// # Errors
     /// With [`Choice::Ebpf`], when they are not there.
-    pub(crate) fn open(
-        choice: Choice,
-        bpffs: PathBuf,
-        port: u16,
-        peers: Vec<SocketAddr>,
-    ) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn open(choice: Choice, bpffs: PathBuf, port: u16, peers: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let maps = match (choice, Responder::open(&bpffs)) {
-            (Choice::Userspace, _) => return Ok(None),
             (_, Ok(maps)) => Some(maps),
             (Choice::Ebpf, Err(error)) => {
                 return Err(error).with_context(|| {
@@ -80,12 +77,13 @@ impl InKernel {
                     )
                 });
             }
-            (Choice::Auto, Err(error)) => {
+            (Choice::Auto | Choice::Userspace, Err(error)) => {
                 info!(%error, bpffs = %bpffs.display(), "no agent's programs yet: this process answers");
                 None
             }
         };
         let mut kernel = Self {
+            choice,
             bpffs,
             port,
             peers,
@@ -96,8 +94,10 @@ impl InKernel {
             counted: BTreeMap::new(),
             failing: false,
         };
-        kernel.resume(now_ns());
-        Ok(Some(kernel))
+        if choice != Choice::Userspace {
+            kernel.resume(now_ns());
+        }
+        Ok(kernel)
     }
 
     /// What an earlier speaker has left is answered for until its lease would have ended, had it been renewed with its
@@ -145,6 +145,9 @@ impl KernelResponder for InKernel {
         if !self.maps.as_ref().is_some_and(|maps| maps.is_current(&self.bpffs)) {
             self.maps = Responder::open(&self.bpffs).ok();
         }
+        if self.choice == Choice::Userspace {
+            return;
+        }
         let carries = |link: &&Link| self.maps.as_ref().is_some_and(|maps| maps.is_attached(&link.name));
         self.attached = links.iter().filter(carries).map(|link| link.index).collect();
         for (index, name) in ports {
@@ -166,13 +169,19 @@ impl KernelResponder for InKernel {
 
     fn follow(&mut self, now_ns: u64, leases: Option<&[KernelLease]>) {
         let Some(maps) = &mut self.maps else { return };
-        let mut outcome = maps.stamp(Speaker { stamp: now_ns, port: Be16::new(self.port), reserved: [0; 3] });
+        // Whose leases are short must not be vouched for.
+        let port = if self.vouches { self.port } else { 0 };
+        let mut outcome = maps.stamp(Speaker { stamp: now_ns, port: Be16::new(port), reserved: [0; 3] });
         if let Some(leases) = leases {
+            let answers = self.choice != Choice::Userspace;
             let renew = |lease: &KernelLease| {
                 let key = AnnouncedKey { addr: to_map(lease.ip), ifindex: lease.interface };
-                (key, entry(maps.written().get(&key), now_ns, lease))
+                let entry = entry(maps.written().get(&key), now_ns, lease);
+                let lease_until = if answers { entry.lease_until } else { 0 };
+                (key, Announced { lease_until, ..entry })
             };
-            let wanted = leases.iter().map(renew).collect();
+            let told = leases.iter().filter(|lease| answers || lease.former.is_some());
+            let wanted = told.map(renew).collect();
             outcome = maps.follow(&wanted).and(outcome);
         }
         self.tell(outcome);

@@ -225,11 +225,9 @@ fn start_engine(
     }
     let port = flags.listen_membership.port();
     let mut kernel = InKernel::open(flags.responder, flags.bpffs.clone(), port, others_at)?;
-    if let Some(kernel) = &mut kernel {
-        ports.show(|ports, links| kernel.look(ports, links));
-        if kernel.vouches() && !matches!(flags.partition, Partition::Strict) {
-            membership.answer_by_kernel();
-        }
+    ports.show(|ports, links| kernel.look(ports, links));
+    if kernel.vouches() && !matches!(flags.partition, Partition::Strict) {
+        membership.answer_by_kernel();
     }
     let rules = Rules { election: flags.election.into(), partition: flags.partition.into() };
     if rules.partition == ownership::Partition::Strict && peers.as_ref().is_some_and(|_| flags.peers.len() < 3) {
@@ -246,7 +244,7 @@ fn start_engine(
         probe: flags.probe_addresses == Switch::On,
         metrics: metrics.clone(),
         announcing,
-        kernel: kernel.map(|kernel| Box::new(kernel) as Box<dyn KernelResponder>),
+        kernel: Some(Box::new(kernel)),
     })
 }
 
