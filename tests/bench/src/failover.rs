@@ -33,13 +33,16 @@ const REMARKS: [&str; 7] = [
     "The client's neighbour entry is whatever its kernel made of it; it has used the address for over a second before.",
     "keepalived has the address on the owner's device and takes it off; where it is killed with -9 the kernel goes on answering.",
     "Roadstead's nodes serve the address whoever announces it: by the agent, or (roadstead) by a route of type local.",
-    "Client and echo servers run before ordinary work (SCHED_FIFO), the daemons of all contestants do not.",
+    "Everything that is measured runs before ordinary work (SCHED_RR), client and echo servers before that (SCHED_FIFO).",
 ];
 
 /// Runs all of it and writes the result.
 pub(crate) fn run(flags: &FailoverFlags) -> Result<()> {
     if let Some(lack) = roadstead_lab::lack() {
         bail!(lack);
+    }
+    if !roadstead_lab::hurry_all() {
+        progress("no right to real-time priority: what else the machine does will show in the figures");
     }
     let (started, plan) = (Instant::now(), Plan::of(flags));
     let machine = Machine::look(&[("keepalived".to_owned(), "--version")]);

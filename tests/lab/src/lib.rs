@@ -55,7 +55,7 @@ pub use lab::Lab;
 pub use neighbour::{Mac, who_has};
 pub use node::Node;
 pub use place::{EchoPorts, Place};
-pub use priority::can_hurry;
+pub use priority::{can_hurry, hurry_all};
 pub use probe::{Answer, DatagramsReport, HoldReport, LoadReport, Probe, Running};
 pub use process::Process;
 pub use programs::find as program;
