@@ -12,6 +12,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 
+use crate::metrics::Expiry;
+
 /// Why a Secret gives no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -41,6 +43,8 @@ pub struct Certificates {
     exact: HashMap<String, Named>,
     wildcard: HashMap<String, Named>,
     default: Arc<CertifiedKey>,
+    /// When those of hosts end.
+    pub expiries: Vec<Expiry>,
 }
 
 /// What a TLS host has: its own certificate, or nothing but the default one.
@@ -91,6 +95,8 @@ pub struct CertificateStore {
 struct Known {
     secret: Arc<Secret>,
     good: Option<Arc<CertifiedKey>>,
+    /// The last second of the good one, since the epoch, and its serial number.
+    term: Option<(i64, String)>,
     error: Option<String>,
 }
 
@@ -111,7 +117,8 @@ impl CertificateStore {
     /// Certificates when nothing is known yet: the default one for all.
     #[must_use]
     pub fn none(&self) -> Certificates {
-        Certificates { exact: HashMap::new(), wildcard: HashMap::new(), default: Arc::clone(&self.fallback) }
+        let (exact, wildcard, expiries) = (HashMap::new(), HashMap::new(), Vec::new());
+        Certificates { exact, wildcard, default: Arc::clone(&self.fallback), expiries }
     }
 
     /// The certificates that the index asks for. A host whose Secret is missing or broken gets the Secret's last good pair, or
@@ -141,6 +148,7 @@ impl CertificateStore {
         hosts.sort_by(|(host, _), (other, _)| host.cmp(other));
         for (host, entry) in hosts {
             let pair = pair(self, entry);
+            certificates.expiries.extend(entry.secret.as_ref().and_then(|secret| self.expiry(&host, secret)));
             match host {
                 Host::Exact(name) => certificates.exact.insert(name, pair),
                 Host::Wildcard(rest) => certificates.wildcard.insert(rest, pair),
@@ -153,6 +161,12 @@ impl CertificateStore {
         }
         self.known.retain(|name, _| used.contains_key(name));
         certificates
+    }
+
+    /// When the certificate that serves a host for a Secret ends.
+    fn expiry(&self, host: &Host, secret: &ObjectName) -> Option<Expiry> {
+        let (at, serial) = self.known.get(secret)?.term.clone()?;
+        Some(Expiry { host: host.to_string(), secret: secret.clone(), serial, at })
     }
 
     fn pair(
@@ -184,9 +198,10 @@ impl CertificateStore {
             before => {
                 let secret = Arc::clone(secret);
                 match parse_pair(&secret, &self.provider) {
-                    Ok(pair) => Known { secret, good: Some(Arc::new(pair)), error: None },
+                    Ok(pair) => Known { secret, term: term(&pair), good: Some(Arc::new(pair)), error: None },
                     Err(error) => {
-                        Known { secret, good: before.and_then(|known| known.good), error: Some(error.to_string()) }
+                        let (good, term) = before.map_or((None, None), |known| (known.good, known.term));
+                        Known { secret, good, term, error: Some(error.to_string()) }
                     }
                 }
             }
@@ -211,6 +226,11 @@ fn parse_pair(secret: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey
     }
     let key = PrivateKeyDer::from_pem_slice(field("tls.key")?).map_err(CertificateError::Key)?;
     CertifiedKey::from_der(chain, key, provider).map_err(CertificateError::Pair)
+}
+
+fn term(pair: &CertifiedKey) -> Option<(i64, String)> {
+    let (_, leaf) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
+    Some((leaf.validity().not_after.timestamp(), leaf.tbs_certificate.serial.to_string()))
 }
 
 fn problem(kind: &str, name: &ObjectName, field: Option<&str>, reason: String) -> Problem {

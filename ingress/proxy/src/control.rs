@@ -185,6 +185,7 @@ impl Control {
             snapshot,
             &mut problems,
         );
+        self.live.metrics.certificates.show(certificates.expiries.clone());
         self.live.certificates.store(Arc::new(certificates));
         self.update_policy(&compiled.table, snapshot, &mut problems);
         self.equip(&compiled.table, snapshot, &mut problems);

@@ -1,10 +1,13 @@
 //! What the proxy counts: totals under our own names here, routes under ingress-nginx's in `series`. Labels are bounded by
 //! this code and by the configuration, never by traffic.
 
+mod expiry;
 mod histogram;
 mod pools;
+mod process;
 mod series;
 
+pub use expiry::{Expiry, ExpiryGauges};
 pub use pools::PoolGauges;
 pub use series::{Detail, RouteSeries};
 
@@ -37,6 +40,8 @@ pub struct Metrics {
     upstream_retries: IntCounter,
     /// The endpoints of the routes in use.
     pub pools: PoolGauges,
+    /// The certificates in use.
+    pub certificates: ExpiryGauges,
     /// The routes in use.
     pub generation: IntGauge,
     /// What is wrong with the configuration now.
@@ -89,6 +94,7 @@ impl Metrics {
                 "Times that a request went on to another endpoint.",
             )?,
             pools: PoolGauges::new(options.detail)?,
+            certificates: ExpiryGauges::new(options.detail, options.constant.clone())?,
             generation: IntGauge::new(name("config_generation"), "Counts up with every change of the routes.")?,
             problems: IntGaugeVec::new(
                 Opts::new(name("config_problems"), "What is wrong with the configuration now."),
@@ -108,6 +114,8 @@ impl Metrics {
         register(registry, &metrics.upstream_errors)?;
         register(registry, &metrics.upstream_retries)?;
         register(registry, &metrics.pools)?;
+        register(registry, &metrics.certificates)?;
+        registry.register(Box::new(process::ProcessMetrics::new(options.constant.clone())?))?;
         register(registry, &metrics.generation)?;
         register(registry, &metrics.problems)?;
         register(registry, &metrics.routes)?;
