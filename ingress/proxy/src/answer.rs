@@ -19,19 +19,66 @@ use roadstead_routes::Redirect;
 
 use crate::{fields::SERVER_NAME, pace::Pace, record::Record, upstream::UpstreamBody};
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The body of an answer; the request's record is told when it is gone.
 pub struct AnswerBody {
     content: Content,
     record: Option<Box<Record>>,
     /// Holds the pieces back, where the answer may only be so fast.
     pace: Option<Box<Pace>>,
-    /// Counts the pieces that were taken.
-    moved: Option<Arc<AtomicU64>>,
+    /// Counts the pieces that were taken, and the answer itself.
+    passage: Option<Passage>,
+    /// What the content broke by, until the client's connection has taken what came before.
+    broken: Option<BoxError>,
 }
 
 impl From<Content> for AnswerBody {
     fn from(content: Content) -> Self {
-        Self { content, record: None, pace: None, moved: None }
+        Self { content, record: None, pace: None, passage: None, broken: None }
+    }
+}
+
+/// The answers of one connection on their way to its client.
+#[derive(Debug, Default)]
+pub struct Flow {
+    moved: AtomicU64,
+    open: AtomicU64,
+}
+
+/// One of them; it is on its way until this is dropped.
+#[derive(Debug)]
+pub struct Passage(Arc<Flow>);
+
+impl Flow {
+    /// One more.
+    #[must_use]
+    pub fn enter(flow: &Arc<Self>) -> Passage {
+        flow.open.fetch_add(1, Ordering::Relaxed);
+        Passage(Arc::clone(flow))
+    }
+
+    /// Pieces of bodies that were handed to the client's connection.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Counts such a piece.
+    pub fn note(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether none is on its way.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -79,15 +126,15 @@ pub fn forwarded(response: Response<UpstreamBody>) -> Response<AnswerBody> {
 impl AnswerBody {
     /// Binds the request's record to this body's life.
     #[must_use]
-    pub fn recorded(mut self, record: Record) -> Self {
-        self.record = Some(Box::new(record));
+    pub fn recorded(mut self, record: Box<Record>) -> Self {
+        self.record = Some(record);
         self
     }
 
-    /// Counts the pieces of this body in `moved` as the client's connection takes them.
+    /// Counts the pieces of this body as the client's connection takes them, and the body until it is gone.
     #[must_use]
-    pub fn noted(mut self, moved: Arc<AtomicU64>) -> Self {
-        self.moved = Some(moved);
+    pub fn noted(mut self, passage: Passage) -> Self {
+        self.passage = Some(passage);
         self
     }
 
@@ -119,17 +166,27 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = match (&mut this.content, &mut this.pace) {
             (Content::Own(bytes), _) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             (Content::Upstream(body), None) => ready!(Pin::new(body.as_mut()).poll_frame(cx)),
             (Content::Upstream(body), Some(pace)) => ready!(pace.poll_frame(Pin::new(body.as_mut()), cx)),
         };
-        if let Some(moved) = &self.moved {
-            moved.fetch_add(1, Ordering::Relaxed);
+        if let Some(Err(error)) = frame {
+            // hyper drops what it has not written when a body breaks, and would not have written what came in one go with the
+            // break.
+            self.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(passage) = &self.passage {
+            passage.0.note();
         }
         if let (Some(record), Some(Ok(frame))) = (&mut self.record, &frame) {
             record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);

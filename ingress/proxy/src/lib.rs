@@ -3,14 +3,10 @@
 //! On the packet's way: `listen` and `edge` take connections and find out whose they are (`intake`, `proxy_protocol`), `tls`
 //! and `certificates` decrypt them unless they are passed through (`passthrough`), `head` judges what comes as raw bytes, hyper
 //! parses it, `field_names` and `forwarded` decide what of a head is believed, `handler` asks `roadstead-routes` and changes
-//! fields (`fields`), `upstream` picks an endpoint and streams both bodies, `tunnel` carries what was upgraded. On the
+//! fields (`fields`), `upstream` picks an endpoint and streams both bodies, `tunnel` carries what was upgraded, `socket` writes.
+//! `policy` holds what decides who may come and how often: `passwords`, `authorize` (another service is asked), `limiter`. On the
 //! configuration's way: `control` makes each snapshot of `sources` into the routes, pools, certificates and edge of the
 //! moment. A library beside the binary, so that tests drive it.
-//! On the packet's way: `listen` and `edge` take connections, `tls` and `certificates` decrypt them, `head` judges what comes
-//! as raw bytes, hyper parses it, `handler` asks `roadstead-routes` and changes fields (`fields`), `upstream` picks an endpoint
-//! and streams both bodies, `tunnel` carries what was upgraded. `policy` holds what decides who may come and how often:
-//! `passwords`, `authorize` (another service is asked), `limiter`. On the configuration's way: `control` makes each snapshot
-//! of `sources` into the routes, pools and certificates of the moment. A library beside the binary, so that tests drive it.
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +34,7 @@ pub mod record;
 pub mod route_command;
 pub mod run;
 pub mod server;
+mod socket;
 pub mod tls;
 pub mod trusted;
 pub mod tunnel;

@@ -20,7 +20,7 @@ use crate::{
     authorize,
     control::Live,
     edge::{Clients, Edge, Transport},
-    listen, tunnel,
+    listen, socket, tunnel,
     upstream::sweep_idle,
 };
 
@@ -124,6 +124,7 @@ async fn work(listeners: Listeners, shutdown: Shutdown) {
             authorize::sweep_idle();
         }
     });
+    let flusher = tokio::spawn(socket::flush_turns());
     let mut edges = JoinSet::new();
     for (listener, edge) in listeners {
         match tokio::net::TcpListener::from_std(listener) {
@@ -146,4 +147,5 @@ async fn work(listeners: Listeners, shutdown: Shutdown) {
     }
     tunnel::drain(deadline.saturating_duration_since(Instant::now())).await;
     sweeper.abort();
+    flusher.abort();
 }

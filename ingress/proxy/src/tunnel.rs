@@ -4,7 +4,10 @@ use std::{
     cell::RefCell,
     io,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -17,18 +20,50 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
+use crate::record::Record;
+
 thread_local! {
     /// The tunnels of this thread. They outlive the connection that hyper knows, so the drain asks here.
     static TUNNELS: RefCell<JoinSet<()>> = RefCell::new(JoinSet::new());
 }
 
+/// Where a tunnel finds the record of the request that it began with: it is told when the tunnel ends, as by nginx.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<Option<Box<Record>>>>);
+
+impl Ledger {
+    /// Leaves the record to the tunnel.
+    pub fn keep(&self, record: Box<Record>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    /// Tells it, with the bytes that were carried.
+    fn close(&self, motion: &Motion) {
+        if let Some(mut record) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            record.sent += motion.sent.load(Ordering::Relaxed);
+            record.received += motion.received.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Closed however the tunnel ends.
+struct Open<'a>(&'a Ledger, &'a Motion);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.close(self.1);
+    }
+}
+
 /// Copies between two streams once both have been upgraded, until neither has said anything for `silence`. What is
 /// `held`, such as the client's place among the connections, is kept for as long as the tunnel is open.
-pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence: Duration, held: H) {
+pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence: Duration, ledger: Ledger, held: H) {
     TUNNELS.with_borrow_mut(|tunnels| {
         while tunnels.try_join_next().is_some() {}
         tunnels.spawn(async move {
             let _held = held;
+            let motion = Motion::new();
+            let _open = Open(&ledger, &motion);
             let (client, upstream) = match tokio::try_join!(client, upstream) {
                 Ok(both) => both,
                 Err(error) => {
@@ -36,7 +71,7 @@ pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence:
                     return;
                 }
             };
-            if let Err(error) = carry(TokioIo::new(client), TokioIo::new(upstream), silence).await {
+            if let Err(error) = carry_on(&motion, TokioIo::new(client), TokioIo::new(upstream), silence).await {
                 tracing::debug!(%error, "tunnel broke");
             }
         });
@@ -44,13 +79,20 @@ pub fn spawn<H: Send + 'static>(client: OnUpgrade, upstream: OnUpgrade, silence:
 }
 
 /// Copies both ways until both sides have ended, or nothing has moved in either direction for `silence`.
-pub(crate) async fn carry<C, U>(client: C, mut upstream: U, silence: Duration) -> io::Result<()>
+pub(crate) async fn carry<C, U>(client: C, upstream: U, silence: Duration) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let motion = Motion { start: Instant::now(), last: AtomicU64::new(0) };
-    let mut client = Watched { stream: client, motion: &motion };
+    carry_on(&Motion::new(), client, upstream, silence).await
+}
+
+async fn carry_on<C, U>(motion: &Motion, client: C, mut upstream: U, silence: Duration) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut client = Watched { stream: client, motion };
     let mut copy = pin!(copy_bidirectional(&mut client, &mut upstream));
     loop {
         let last = motion.last();
@@ -69,9 +111,18 @@ struct Motion {
     start: Instant,
     /// Microseconds after the start.
     last: AtomicU64,
+    /// Bytes from the client.
+    received: AtomicU64,
+    /// Bytes to it.
+    sent: AtomicU64,
 }
 
 impl Motion {
+    fn new() -> Self {
+        let [last, received, sent] = [0; 3].map(AtomicU64::new);
+        Self { start: Instant::now(), last, received, sent }
+    }
+
     fn last(&self) -> Instant {
         self.start + Duration::from_micros(self.last.load(Ordering::Relaxed))
     }
@@ -90,9 +141,11 @@ struct Watched<'a, S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, out);
         if polled.is_ready() {
             self.motion.note();
+            self.motion.received.fetch_add((out.filled().len() - before) as u64, Ordering::Relaxed);
         }
         polled
     }
@@ -101,8 +154,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if polled.is_ready() {
+        if let Poll::Ready(written) = &polled {
             self.motion.note();
+            self.motion.sent.fetch_add(written.as_ref().map_or(0, |count| *count as u64), Ordering::Relaxed);
         }
         polled
     }

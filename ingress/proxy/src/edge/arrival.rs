@@ -19,6 +19,7 @@ use crate::{
     fields::Origin,
     intake::Intake,
     proxy_protocol::{Flow, parse},
+    socket::Socket,
 };
 
 /// For a header of the PROXY protocol, from the start of the connection; a balancer sends it at once.
@@ -26,7 +27,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that may go on.
 pub(super) struct Arrival {
-    pub(super) intake: Intake<TcpStream>,
+    pub(super) intake: Intake<Socket>,
     pub(super) origin: Origin,
     pub(super) places: Vec<ClientPlace>,
 }
@@ -44,7 +45,7 @@ impl Edge {
         let port = stream.local_addr().ok()?.port();
         let scheme = if self.transport == Transport::Tls { Scheme::Https } else { Scheme::Http };
         let mut origin = Origin { peer, port, scheme };
-        let mut intake = Intake::new(stream);
+        let mut intake = Intake::new(Socket::new(stream));
         if policy.proxy_protocol == ProxyProtocol::Required {
             match timeout(HEADER_TIMEOUT, read_header(&mut intake)).await {
                 Ok(Ok(Some(flow))) if is_trusted => {

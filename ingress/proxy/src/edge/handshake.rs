@@ -7,7 +7,6 @@ use roadstead_routes::request_host;
 use rustls::server::Acceptor;
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
@@ -16,6 +15,7 @@ use super::{Edge, conversation::Caller};
 use crate::{
     intake::Intake,
     passthrough::pass,
+    socket::Socket,
     tls::{HostProfile, Session, TlsChoice},
 };
 
@@ -36,11 +36,11 @@ const PLAIN_ON_TLS: &[u8] =
 const UNRECOGNISED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
 /// A stream behind its handshake, and who speaks there.
-pub(super) type Secured = (TlsStream<Intake<TcpStream>>, Caller);
+pub(super) type Secured = (TlsStream<Intake<Socket>>, Caller);
 
 impl Edge {
     /// Takes a connection of a TLS listener to the end of its handshake; one that is passed through to its very end.
-    pub(super) async fn secure(&self, intake: Intake<TcpStream>, caller: Caller) -> Option<Box<Secured>> {
+    pub(super) async fn secure(&self, intake: Intake<Socket>, caller: Caller) -> Option<Box<Secured>> {
         let secured = self.shake_hands(intake, caller).await;
         if secured.is_err() {
             self.live.metrics.handshake_failures.inc();
@@ -48,7 +48,7 @@ impl Edge {
         secured.ok().flatten()
     }
 
-    async fn shake_hands(&self, intake: Intake<TcpStream>, caller: Caller) -> io::Result<Option<Box<Secured>>> {
+    async fn shake_hands(&self, intake: Intake<Socket>, caller: Caller) -> io::Result<Option<Box<Secured>>> {
         let begun = Instant::now();
         let mut start = timeout_at(begun + HELLO_TIMEOUT, read_hello(intake)).await??;
         let generation = self.live.generation.load_full();
@@ -77,7 +77,7 @@ impl Edge {
 
     async fn terminate(
         &self,
-        mut start: StartHandshake<Intake<TcpStream>>,
+        mut start: StartHandshake<Intake<Socket>>,
         profile: Arc<HostProfile>,
         name: Option<String>,
         caller: Caller,
@@ -91,7 +91,7 @@ impl Edge {
 }
 
 /// Reads the ClientHello; a copy of its bytes stays in the intake. A client that speaks HTTP in the clear is told so.
-async fn read_hello(mut intake: Intake<TcpStream>) -> io::Result<StartHandshake<Intake<TcpStream>>> {
+async fn read_hello(mut intake: Intake<Socket>) -> io::Result<StartHandshake<Intake<Socket>>> {
     intake.read_ahead_once().await?;
     if intake.ahead().first() != Some(&HANDSHAKE_RECORD) {
         if intake.ahead().first().is_some_and(u8::is_ascii_uppercase) {

@@ -1,13 +1,15 @@
 //! Connections of clients: accepted within limits, told apart, decrypted, guarded, served by hyper, and drained at the end.
 //!
 //! On the packet's way: this file accepts and counts (`clients`), `arrival` reads the PROXY protocol, `handshake` looks at the
-//! ClientHello and ends TLS or passes it through, `conversation` speaks HTTP under the watch of `traffic`. `policy` is what
-//! they all go by.
+//! ClientHello and ends TLS or passes it through, `conversation` speaks HTTP under the watch of `notice` and `traffic`, and
+//! `lounge` keeps connections between two requests. `policy` is what they all go by.
 
 mod arrival;
 mod clients;
 mod conversation;
 mod handshake;
+mod lounge;
+mod notice;
 mod policy;
 mod traffic;
 

@@ -1,12 +1,12 @@
 //! Requests that no route may see: refused heads, methods that are not for a reverse proxy, authorities that are none.
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{CONNECTION, HOST},
     uri::PathAndQuery,
 };
-use hyper::body::Incoming;
 
+use super::ClientRequest;
 use crate::{
     answer::{AnswerBody, plain},
     head::{is_authority, refused_status},
@@ -19,7 +19,7 @@ pub(super) struct Admitted {
 }
 
 /// Lets a request on, or answers it.
-pub(super) fn admit(request: &Request<Incoming>) -> Result<Admitted, Box<Response<AnswerBody>>> {
+pub(super) fn admit(request: &ClientRequest) -> Result<Admitted, Box<Response<AnswerBody>>> {
     if let Some(status) = refused_status(request.headers()) {
         let mut response = plain(status);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -34,7 +34,7 @@ pub(super) fn admit(request: &Request<Incoming>) -> Result<Admitted, Box<Respons
 
 /// The authority that the request is for: HTTP/2's `:authority`, else `Host`. Two that differ are none, and so is anything
 /// that is not host and port. HTTP/1.0 may name no host; it gets the empty one.
-fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
+fn host_of(request: &ClientRequest) -> Option<HeaderValue> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let header = hosts.next();
     if hosts.next().is_some() {

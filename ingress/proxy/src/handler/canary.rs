@@ -9,7 +9,7 @@ use super::{RequestFacts, Visit, balance::cookie_named};
 pub(super) fn choose_canary<B>(visit: &mut Visit<'_>, request: &Request<B>) {
     let Some(canary) = &visit.route.canary else { return };
     let backend = canary.backend;
-    if visit.generation.pool(backend).is_none_or(|pool| pool.census().ready == 0) {
+    if visit.generation.pool(backend).is_none_or(|pool| !pool.has_ready()) {
         return;
     }
     let taken = bound_to_canary(visit, request)

@@ -5,21 +5,20 @@
 //! added where the origin decides, which ingress-nginx leaves out: a shared cache would mix origins up.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
         ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONTENT_LENGTH,
         CONTENT_TYPE, ORIGIN, VARY,
     },
 };
-use hyper::body::Incoming;
 use roadstead_routes::{Cors, Origins};
 
-use super::{Visit, stages::Stage};
+use super::{ClientRequest, Visit, stages::Stage};
 use crate::answer::{AnswerBody, plain};
 
 /// Notes whose page asks, and answers a preflight of an origin that may.
-pub(super) fn preflight(visit: &mut Visit<'_>, request: &Request<Incoming>) -> Stage {
+pub(super) fn preflight(visit: &mut Visit<'_>, request: &ClientRequest) -> Stage {
     let Some(cors) = &visit.route.settings.cors else { return Stage::Continue(()) };
     let origin = request.headers().get(ORIGIN);
     let allowed = match &cors.origins {

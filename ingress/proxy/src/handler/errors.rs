@@ -23,12 +23,7 @@ static X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// Sends a request whose backend has no endpoint to the Ingress's default backend.
 pub(super) fn fall_back<B>(visit: &mut Visit<'_>, request: &Request<B>) {
     let Some(fallback) = visit.route.fallback.filter(|_| visit.settings().errors.backend.is_some()) else { return };
-    let is_empty = |id: BackendId| {
-        visit.generation.pool(id).is_none_or(|pool| {
-            let census = pool.census();
-            census.ready + census.draining == 0
-        })
-    };
+    let is_empty = |id: BackendId| visit.generation.pool(id).is_none_or(|pool| pool.is_empty());
     if !is_empty(visit.backend) || is_empty(fallback) {
         return;
     }
@@ -79,7 +74,7 @@ async fn ask(visit: &mut Visit<'_>, kept: &Request<()>, status: StatusCode) -> O
         send_timeout: times.send_timeout,
         keepalive: visit.generation.table.options().keepalive,
     };
-    let response = send(&mut selection, &transport, request, &mut visit.record.trail).await.ok()?;
+    let response = send(&mut selection, &transport, Box::new(request), &mut visit.record.trail).await.ok()?;
     (response.status() != StatusCode::SWITCHING_PROTOCOLS).then(|| hand_on(visit, response, false))
 }
 

@@ -1,14 +1,13 @@
 //! External authentication: what the service is asked about a request, and what its answer means for it.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SET_COOKIE, WWW_AUTHENTICATE},
 };
-use hyper::body::Incoming;
 use roadstead_routes::{Cookies, ExternalAuth, Facts, Template, Variable};
 
 use super::{
-    RequestFacts, Visit,
+    ClientRequest, RequestFacts, Visit,
     who::{Refusal, refuse},
 };
 use crate::{
@@ -32,7 +31,7 @@ static X_AUTH_REQUEST_REDIRECT: HeaderName = HeaderName::from_static("x-auth-req
 pub(super) async fn ask_service(
     auth: &ExternalAuth,
     visit: &mut Visit<'_>,
-    request: &mut Request<Incoming>,
+    request: &mut ClientRequest,
 ) -> Result<(), Refusal> {
     let question = question(auth, visit, request).ok_or_else(|| refuse(StatusCode::INTERNAL_SERVER_ERROR))?;
     let verdict = match visit.live.policy.authorizer.ask(question).await {
@@ -75,7 +74,7 @@ fn pass_on(auth: &ExternalAuth, verdict: &Verdict, headers: &mut HeaderMap) {
 }
 
 /// The request to the service: the client's fields, without a body, and what ingress-nginx's template says about it.
-fn question<'a>(auth: &'a ExternalAuth, visit: &Visit<'_>, request: &Request<Incoming>) -> Option<Question<'a>> {
+fn question<'a>(auth: &'a ExternalAuth, visit: &Visit<'_>, request: &ClientRequest) -> Option<Question<'a>> {
     let facts = RequestFacts::of(visit, request);
     let uri: Uri = auth.url.render_text(&facts).parse().ok()?;
     let host = HeaderValue::from_str(uri.host()?).ok()?;

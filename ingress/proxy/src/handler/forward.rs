@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderValue, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRAILER, UPGRADE},
-    request::Parts,
 };
-use hyper::{
-    body::{Body, Incoming},
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Body, upgrade::OnUpgrade};
 use roadstead_routes::Scheme;
 
 use super::{
-    Visit,
+    ClientRequest, Visit,
     balance::{selection, session_cookie},
     headers::hide,
     outgoing::{Hop, outgoing},
@@ -26,22 +22,23 @@ use crate::{
     fields::{Hsts, Upgrade, X_REQUEST_ID, set_fields, to_client, to_upstream, wants_websocket},
     forwarded::Forwarded,
     limiter::Held,
-    tunnel,
+    tunnel::{self, Ledger},
     upstream::{Failure, RequestBody, Selection, Transport, UpstreamBody, send},
 };
 
 /// Sends the request to an endpoint, and hands the answer on; a failure is an answer of our own.
-pub(super) async fn forward(visit: &mut Visit<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn forward(visit: &mut Visit<'_>, request: &mut ClientRequest) -> Response<AnswerBody> {
     let version = request.version();
-    let mut selection = visit.pool().map(|pool| selection(visit, pool, &request));
-    let (parts, body) = request.into_parts();
+    let mut selection = visit.pool().map(|pool| selection(visit, pool, request));
     let transport = transport(visit);
     let wire = transport.as_ref().ok().map(|transport| transport.wire);
-    let rules = body_rules(visit, parts.version, &parts.headers, wire);
     // From here on, a body that nobody wants is taken off the client's hands however the request ends.
-    let body = RequestBody::new(body, rules);
+    let body = match request.body_mut().take().filter(|body| !body.is_end_stream()) {
+        Some(body) => RequestBody::new(body, body_rules(visit, version, request.headers(), wire)),
+        None => RequestBody::empty(),
+    };
     let forwarded = match (transport, &mut selection) {
-        (Ok(transport), Some(selection)) => try_forward(visit, selection, &transport, parts, body).await,
+        (Ok(transport), Some(selection)) => try_forward(visit, selection, &transport, request, body).await,
         (Ok(_), None) => Err(Failure::NoEndpoint),
         (Err(failure), _) => Err(failure),
     };
@@ -65,20 +62,20 @@ async fn try_forward(
     visit: &mut Visit<'_>,
     selection: &mut Selection,
     transport: &Transport,
-    mut parts: Parts,
+    request: &mut ClientRequest,
     mut body: RequestBody,
 ) -> Result<Response<AnswerBody>, Failure> {
     visit.record.body = body.progress();
-    if is_too_long(visit, &parts.headers) {
+    if is_too_long(visit, request.headers()) {
         return Err(Failure::TooLarge);
     }
-    let client = wish_to_upgrade(&mut parts, &body);
+    let client = wish_to_upgrade(request, &body);
     let upgrade = if client.is_some() { Upgrade::WebSocket } else { Upgrade::Never };
     body.read_ahead().await?;
-    let hop = Hop::of(&parts.headers);
+    let hop = Hop::of(request.headers());
     let takes_trailers = hop.takes_trailers();
-    address(visit, &mut parts, upgrade);
-    let request = outgoing(parts, body, hop, transport)?;
+    address(visit, request, upgrade);
+    let request = outgoing(request, body, hop, transport)?;
     let response = send(selection, transport, request, &mut visit.record.trail).await?;
     if has_too_large_head(visit, &response) {
         return Err(Failure::BadAnswer);
@@ -91,19 +88,19 @@ async fn try_forward(
 }
 
 /// Turns the client's target and fields into those that an endpoint gets.
-fn address(visit: &mut Visit<'_>, parts: &mut Parts, upgrade: Upgrade) {
+fn address(visit: &mut Visit<'_>, request: &mut ClientRequest, upgrade: Upgrade) {
     if let Some(made) = visit.made_request_id.get() {
-        parts.headers.entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
+        request.headers_mut().entry(&X_REQUEST_ID).or_insert_with(|| made.clone());
     }
-    to_upstream(&mut parts.headers, visit.origin, &visit.host, upgrade);
-    if let Some(believed) = parts.extensions.remove::<Forwarded>() {
-        believed.apply(&mut parts.headers);
+    to_upstream(request.headers_mut(), visit.origin, &visit.host, upgrade);
+    if let Some(believed) = request.extensions_mut().remove::<Forwarded>() {
+        believed.apply(request.headers_mut());
     }
-    set_fields(&mut parts.headers, &visit.upstream_fields);
+    set_fields(request.headers_mut(), &visit.upstream_fields);
     if let Some(target) = visit.target.take() {
-        parts.uri = Uri::from(target);
+        *request.uri_mut() = Uri::from(target);
     }
-    visit.record.fields.request_id = parts.headers.get(&X_REQUEST_ID).cloned();
+    visit.record.fields.request_id = request.headers().get(&X_REQUEST_ID).cloned();
 }
 
 /// Marks the answers of endpoints among all answers.
@@ -179,15 +176,15 @@ fn status_of(failure: Failure) -> StatusCode {
 
 /// The client's side of an upgrade, when the request asks for one in the only form that the guard lets through: without
 /// a body, on HTTP/1.1, with both fields. It comes with the connection's place, which the tunnel takes over.
-fn wish_to_upgrade(parts: &mut Parts, body: &RequestBody) -> Option<(OnUpgrade, Arc<Place>)> {
-    let asked = parts.version == Version::HTTP_11
+fn wish_to_upgrade(request: &mut ClientRequest, body: &RequestBody) -> Option<(OnUpgrade, Arc<Place>)> {
+    let asked = request.version() == Version::HTTP_11
         && body.is_end_stream()
-        && wants_websocket(&parts.headers)
-        && names_upgrade(&parts.headers);
+        && wants_websocket(request.headers())
+        && names_upgrade(request.headers());
     if !asked {
         return None;
     }
-    Some((parts.extensions.remove::<OnUpgrade>()?, parts.extensions.remove::<Arc<Place>>()?))
+    Some((request.extensions_mut().remove::<OnUpgrade>()?, request.extensions_mut().remove::<Arc<Place>>()?))
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {
@@ -207,10 +204,12 @@ fn switch(
 ) -> Result<Response<AnswerBody>, Failure> {
     let (client, place) = client.ok_or(Failure::Broken)?;
     let held = (place, held, response.body_mut().take_in_use());
-    tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, held);
+    let ledger = Ledger::default();
+    tunnel::spawn(client, hyper::upgrade::on(&mut response), transport.read_timeout, ledger.clone(), held);
     to_client(response.headers_mut(), Hsts::Leave);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS);
     *answer.headers_mut() = std::mem::take(response.headers_mut());
+    answer.extensions_mut().insert(ledger);
     Ok(answer.map(AnswerBody::without_content))
 }

@@ -50,7 +50,12 @@ use crate::{
     fields::{Origin, wants_websocket},
     handler::admit::{Admitted, admit, root_empty_path},
     record::{Record, Taken},
+    tunnel::Ledger,
 };
+
+/// A client's request on its way through the stages. They share it, so that it is moved as seldom as can be; its body is taken
+/// when it goes out.
+pub(crate) type ClientRequest = Request<Option<Incoming>>;
 
 /// Answers a request; every failure is an answer too.
 ///
@@ -60,9 +65,9 @@ pub async fn handle(
     live: Arc<Live>,
     origin: Origin,
     place: Arc<Place>,
-    mut request: Request<Incoming>,
+    mut request: Box<ClientRequest>,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    let mut record = Record::begin(&live, &origin, &request);
+    let mut record = Box::new(Record::begin(&live, &origin, &request));
     let wanted_upgrade = request.version() < Version::HTTP_2 && wants_websocket(request.headers());
     if wanted_upgrade {
         request.extensions_mut().insert(place);
@@ -70,7 +75,7 @@ pub async fn handle(
     let is_call = grpc::is_call(&request);
     root_empty_path(request.uri_mut());
     let mut response = match admit(&request) {
-        Ok(admitted) => answer(&live, &origin, &mut record, admitted, request).await,
+        Ok(admitted) => answer(&live, &origin, &mut record, admitted, &mut request).await,
         Err(refusal) => *refusal,
     };
     if wanted_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -81,6 +86,10 @@ pub async fn handle(
         grpc::translate(&mut response);
     }
     record.answered(&response);
+    if let Some(ledger) = response.extensions_mut().remove::<Ledger>() {
+        ledger.keep(record);
+        return Ok(response);
+    }
     Ok(response.map(|body| body.recorded(record)))
 }
 
@@ -90,15 +99,14 @@ async fn answer(
     origin: &Origin,
     record: &mut Record,
     Admitted { host }: Admitted,
-    mut request: Request<Incoming>,
+    request: &mut ClientRequest,
 ) -> Response<AnswerBody> {
     let generation = live.generation.load_full();
     record.keep(&generation.table.options().log, request.headers());
-    if headers::is_blocked(&generation.table.options().blocks, origin, &request) {
+    if headers::is_blocked(&generation.table.options().blocks, origin, request) {
         return plain(StatusCode::FORBIDDEN);
     }
-    let mut refusal =
-        host_tls::enforce(&generation, origin, host.to_str().unwrap_or_default(), &mut request).break_value();
+    let mut refusal = host_tls::enforce(&generation, origin, host.to_str().unwrap_or_default(), request).break_value();
     if let Some(refusal) = refusal.take_if(|_| origin.scheme == Scheme::Https) {
         return refusal;
     }
@@ -113,7 +121,7 @@ async fn answer(
     };
     let taken = Taken { generation: Arc::clone(&generation), route: Arc::clone(&route), backend };
     record.taken = Some(taken);
-    let visit = Visit {
+    let mut visit = Visit {
         record,
         live,
         origin,
@@ -131,5 +139,23 @@ async fn answer(
         findings: Findings::default(),
         made_request_id: OnceLock::new(),
     };
-    stages::run(visit, request).await
+    stages::run(&mut visit, request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a request needs on its way is moved to the heap as one piece: what hardly any request needs must stand in a box of its
+    /// own.
+    #[test]
+    fn a_request_is_small() {
+        let size = size_of_future(handle);
+        println!("a request on its way takes {size} bytes");
+        assert!(size <= 5 * 1024, "{size}");
+    }
 }

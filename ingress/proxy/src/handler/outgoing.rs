@@ -3,11 +3,11 @@
 use http::{
     HeaderMap, HeaderValue, Request, Uri, Version,
     header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING},
-    request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use hyper::body::Body;
 
+use super::ClientRequest;
 use crate::upstream::{Failure, RequestBody, Transport, Wire};
 
 /// Fields that mean the hop and not the request, as the client sent them.
@@ -40,17 +40,19 @@ impl Hop {
 /// # Errors
 /// [`Failure::NoLength`]: HTTP/1.0 cannot carry a body whose length is not known.
 pub(super) fn outgoing(
-    parts: Parts,
+    client: &mut ClientRequest,
     body: RequestBody,
     hop: Hop,
     transport: &Transport,
-) -> Result<Request<RequestBody>, Failure> {
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method;
-    *request.headers_mut() = parts.headers;
+) -> Result<Box<Request<RequestBody>>, Failure> {
+    // In one place from here to hyper, however many hands it goes through.
+    let mut request = Box::new(Request::new(body));
+    std::mem::swap(request.method_mut(), client.method_mut());
+    std::mem::swap(request.headers_mut(), client.headers_mut());
     // The client was told to continue, or not, by us.
     request.headers_mut().remove(EXPECT);
-    let target = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let target = std::mem::take(client.uri_mut()).into_parts().path_and_query;
+    let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
     match transport.wire {
         Wire::Http10 => {
             *request.version_mut() = Version::HTTP_10;

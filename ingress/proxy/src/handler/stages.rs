@@ -7,12 +7,11 @@
 
 use std::ops::ControlFlow;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Response;
 
 use super::{
-    Visit, canary::choose_canary, cors, errors, external, forward::forward, headers, limit::limit, passing,
-    redirects::redirects, rewrite::rewrite, snippets, who::who,
+    ClientRequest, Visit, canary::choose_canary, cors, errors, external, forward::forward, headers, limit::limit,
+    passing, redirects::redirects, rewrite::rewrite, snippets, who::who,
 };
 
 use crate::answer::AnswerBody;
@@ -21,33 +20,33 @@ use crate::answer::AnswerBody;
 pub(super) type Stage = ControlFlow<Response<AnswerBody>>;
 
 /// Takes a request through all stages.
-pub(super) async fn run(mut visit: Visit<'_>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn run(visit: &mut Visit<'_>, request: &mut ClientRequest) -> Response<AnswerBody> {
     let settings = visit.settings();
     let changes = settings.passing.changes_answers();
-    let kept = (changes || visit.route.fallback.is_some()).then(|| Box::new(errors::head_of(&request)));
-    let mut response = match before(&mut visit, &mut request).await {
+    let kept = (changes || visit.route.fallback.is_some()).then(|| Box::new(errors::head_of(request)));
+    let mut response = match before(visit, request).await {
         ControlFlow::Break(response) => response,
-        ControlFlow::Continue(()) => forward(&mut visit, request).await,
+        ControlFlow::Continue(()) => forward(visit, request).await,
     };
     if let Some(kept) = kept {
         if changes {
-            passing::change_answer(&visit, &kept, &mut response);
+            passing::change_answer(visit, &kept, &mut response);
         }
         if !visit.fell_back {
-            response = errors::answered_by_default(&mut visit, &kept, response).await;
+            // Seldom, and as large as all the rest.
+            response = Box::pin(errors::answered_by_default(visit, &kept, response)).await;
         }
     }
-    after(&visit, &mut response).await;
+    after(visit, &mut response);
     response
 }
 
 /// What happens to a request before an endpoint gets it.
-async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
+async fn before(visit: &mut Visit<'_>, request: &mut ClientRequest) -> Stage {
     headers::prepare(visit, request)?;
     // 1. CORS preflights: a browser sends them without credentials, and follows no redirect of one.
     cors::preflight(visit, request)?;
-    // 2. Redirects of the Ingress.
-    // 1. Snippets, then redirects of the Ingress.
+    // 2. Snippets, then redirects of the Ingress.
     snippets::run(visit, request)?;
     redirects(visit, request)?;
     if let Some(refusal) = visit.refusal.take() {
@@ -68,7 +67,7 @@ async fn before(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage
 }
 
 /// What happens to an answer before the client gets it, an endpoint's or one of our own.
-async fn after(visit: &Visit<'_>, response: &mut Response<AnswerBody>) {
+fn after(visit: &Visit<'_>, response: &mut Response<AnswerBody>) {
     let limits = &visit.settings().limits;
     if limits.rate > 0 {
         response.body_mut().slow_down(limits.rate, limits.rate_after);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Request, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{AUTHORIZATION, LOCATION},
 };
-use hyper::body::Incoming;
 use roadstead_routes::{Access, Auth, Guard, Satisfy};
 
-use super::{RequestFacts, Visit, access::admit_address, basic::admit_user, external::ask_service, stages::Stage};
+use super::{
+    ClientRequest, RequestFacts, Visit, access::admit_address, basic::admit_user, external::ask_service, stages::Stage,
+};
 use crate::answer::{AnswerBody, plain};
 
 /// Why a request may not go on: the answer that it gets.
@@ -21,7 +22,7 @@ pub(super) fn refuse(status: StatusCode) -> Refusal {
 }
 
 /// Lets those on who may come. Costs a route without any such setting two looks.
-pub(super) async fn who(visit: &mut Visit<'_>, request: &mut Request<Incoming>) -> Stage {
+pub(super) async fn who(visit: &mut Visit<'_>, request: &mut ClientRequest) -> Stage {
     let settings = &visit.route.settings;
     let path = visit.route.path.as_ref().map_or("/", |(_, path)| path);
     let guarded = settings.auth.guards(path);
@@ -32,8 +33,9 @@ pub(super) async fn who(visit: &mut Visit<'_>, request: &mut Request<Incoming>) 
     let (access, auth) = (&route.settings.access, &route.settings.auth);
     let admitted = match auth.satisfy {
         _ if !guarded => admit_address(access, visit.origin.peer).map_err(refuse),
-        Satisfy::All => all(access, auth, visit, request).await,
-        Satisfy::Any => any(access, auth, visit, request).await,
+        // Somebody else may have to be asked, which needs room that few requests do.
+        Satisfy::All => Box::pin(all(access, auth, visit, request)).await,
+        Satisfy::Any => Box::pin(any(access, auth, visit, request)).await,
     };
     if guarded && !auth.basic.is_unset() {
         // The endpoint has no use for a password that was meant for us.
@@ -45,12 +47,7 @@ pub(super) async fn who(visit: &mut Visit<'_>, request: &mut Request<Incoming>) 
     }
 }
 
-async fn all(
-    access: &Access,
-    auth: &Auth,
-    visit: &mut Visit<'_>,
-    request: &mut Request<Incoming>,
-) -> Result<(), Refusal> {
+async fn all(access: &Access, auth: &Auth, visit: &mut Visit<'_>, request: &mut ClientRequest) -> Result<(), Refusal> {
     admit_address(access, visit.origin.peer).map_err(refuse)?;
     match &auth.basic {
         Guard::Unset => {}
@@ -66,12 +63,7 @@ async fn all(
 
 /// The first check that lets the request on decides. Where none does, 401 goes before 403: it tells what would help. What cannot
 /// be read lets nobody on, and neither does what cannot be asked.
-async fn any(
-    access: &Access,
-    auth: &Auth,
-    visit: &mut Visit<'_>,
-    request: &mut Request<Incoming>,
-) -> Result<(), Refusal> {
+async fn any(access: &Access, auth: &Auth, visit: &mut Visit<'_>, request: &mut ClientRequest) -> Result<(), Refusal> {
     let mut worst = None;
     if !access.is_open() {
         match admit_address(access, visit.origin.peer) {
@@ -114,7 +106,7 @@ fn note(worst: &mut Option<Refusal>, refusal: Refusal) -> Result<(), Refusal> {
 fn sign_in(
     auth: &Auth,
     visit: &Visit<'_>,
-    request: &Request<Incoming>,
+    request: &ClientRequest,
     refusal: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
     let signin = auth.external.set().and_then(|external| external.signin.as_ref());

@@ -159,6 +159,21 @@ impl<S> Guard<S> {
         Ok(())
     }
 
+    /// Whether nothing is under way: all of the last message has been handed out, nothing of the next one has come.
+    pub fn is_quiet(&self) -> bool {
+        let is_between = match &self.state {
+            State::Start | State::Head { seen: 0 } | State::Body { left: 0 } => true,
+            State::Chunked(chunked) => chunked.is_done(),
+            _ => false,
+        };
+        is_between && self.buffer.is_empty() && self.stalled.is_none()
+    }
+
+    /// Whether a head has begun to come.
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.state, State::Start | State::Head { .. }) && !self.buffer.is_empty()
+    }
+
     fn next_head(&mut self) {
         self.state = State::Head { seen: 0 };
         self.quiet = None;
@@ -284,7 +299,37 @@ impl<S> Guard<S> {
     }
 }
 
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// A head of HTTP/1, good or bad.
+    Http1,
+    /// HTTP/2's preface.
+    Http2,
+}
+
 impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Waits until something of a request is there, and of a first one enough to tell HTTP/2 from HTTP/1; `None` where nothing
+    /// comes any more. What has come is read as ever afterwards.
+    pub fn poll_hello(&mut self, cx: &mut Context<'_>) -> Poll<Option<Hello>> {
+        loop {
+            let told = !self.buffer.is_empty() && (!matches!(self.state, State::Start) || self.tell_version());
+            if told {
+                let is_http2 = matches!(self.state, State::Passing);
+                return Poll::Ready(Some(if is_http2 { Hello::Http2 } else { Hello::Http1 }));
+            }
+            match self.poll_fill(cx) {
+                // The client may have sent a part of the preface and no more.
+                Poll::Ready(Ok(0)) if !self.buffer.is_empty() => self.state = State::Head { seen: 0 },
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending if !self.poll_deadline(cx) => return Poll::Pending,
+                Poll::Pending if self.buffer.is_empty() => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+        }
+    }
+
     /// Reads into the buffer; the number of new bytes, 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // The room is the thread's, so that a head costs no more memory than it has bytes, and none while it is waited for.

@@ -12,7 +12,7 @@ mod guard;
 pub(crate) use check::is_authority;
 pub use check::{Framing, Length, Refusal, check_head, end_of_head};
 pub use chunked::Chunked;
-pub use guard::{Guard, Limits, refused_status};
+pub use guard::{Guard, Hello, Limits, refused_status};
 
 /// The largest head unless configuration says otherwise: request line, fields and the empty line.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;

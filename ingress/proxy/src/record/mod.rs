@@ -1,6 +1,6 @@
 //! The record of one request, from its head to the last byte of its answer: what the access log and the metrics tell.
 //!
-//! It is begun with the request, goes with it through the stages, then with the answer's body (or the tunnel), and is told
+//! It is begun with the request, goes with it through the stages, then with the answer's body or the tunnel, and is told
 //! when it is dropped: at the end of the answer, or where the client went away before one.
 
 mod heads;
@@ -17,7 +17,6 @@ use http::{
     header::HeaderName,
     uri::{Authority, PathAndQuery},
 };
-use hyper::body::Incoming;
 use roadstead_routes::{Backend, BackendId, LogOptions, Route, Scheme};
 
 use crate::{
@@ -55,6 +54,8 @@ pub struct Record {
     pub head_bytes: u64,
     /// Tells how much of its body has come.
     pub body: Option<Progress>,
+    /// Bytes that came behind the request, where it became a tunnel.
+    pub received: u64,
     /// Its place among those of its client, where they are counted.
     pub held: Option<Held>,
     /// The user that authentication found.
@@ -69,6 +70,8 @@ pub struct Record {
     pub answer_head_bytes: u64,
     /// Bytes of the answer's content that were handed to the client's connection.
     pub sent: u64,
+    /// How long it took, once it is over.
+    took: Option<Duration>,
 }
 
 /// The route of a request and where it led.
@@ -110,7 +113,7 @@ pub struct ClientFields {
 impl Record {
     /// Begins with a request's head.
     #[must_use]
-    pub fn begin(live: &Arc<Live>, origin: &Origin, request: &Request<Incoming>) -> Self {
+    pub fn begin<B>(live: &Arc<Live>, origin: &Origin, request: &Request<B>) -> Self {
         Self {
             live: Arc::clone(live),
             _in_flight: live.metrics.begin(),
@@ -124,6 +127,7 @@ impl Record {
             fields: ClientFields::of(request.headers()),
             head_bytes: heads::request_bytes(request.method(), request.uri(), request.headers()),
             body: None,
+            received: 0,
             held: None,
             user: None,
             taken: None,
@@ -131,6 +135,7 @@ impl Record {
             status: None,
             answer_head_bytes: 0,
             sent: 0,
+            took: None,
         }
     }
 
@@ -170,16 +175,16 @@ impl Record {
         self.status.map_or(CLIENT_GONE, |status| status.as_u16())
     }
 
-    /// From the head to now.
+    /// From the head to the end, or to now.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.took.unwrap_or_else(|| self.began.elapsed())
     }
 
     /// Bytes of the request, its head and what came of its body.
     #[must_use]
     pub fn request_bytes(&self) -> u64 {
-        self.head_bytes + self.body.as_ref().map_or(0, Progress::bytes)
+        self.head_bytes + self.received + self.body.as_ref().map_or(0, Progress::bytes)
     }
 }
 
@@ -199,7 +204,9 @@ impl ClientFields {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.trail.end();
+        let now = Instant::now();
+        self.took = Some(now.saturating_duration_since(self.began));
+        self.trail.end(now);
         self.live.metrics.ended(self);
         if let Some(log) = self.live.log.get() {
             log.tell(self);

@@ -3,14 +3,21 @@
 //! `send` chooses endpoints and decides what may be tried again; what is decided here is only that a connection which was
 //! dead before it could be used is no failure of its endpoint.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, time::Instant};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
 
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
-use tokio::time::sleep_until;
+use http::{Method, Request, Response, StatusCode};
+use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{
     BodyFault, Failure, Progress, RequestBody, Trail, Transport, UpstreamBody,
+    alarm::Alarm,
     connection::Lease,
     head_copy::HeadCopy,
     http2,
@@ -34,7 +41,7 @@ pub(super) struct Attempt {
 /// A request after an attempt.
 pub(super) enum Again {
     /// It was never sent.
-    Whole(Request<RequestBody>),
+    Whole(Box<Request<RequestBody>>),
     /// It was sent; this is what it was.
     Copy(Copy),
     /// It is the request's own fault.
@@ -52,10 +59,10 @@ impl Again {
     }
 
     /// The request, where all of it can still be sent. An attempt that is still going on gets no more of its body then.
-    pub(super) fn request(self) -> Option<Request<RequestBody>> {
+    pub(super) fn request(self) -> Option<Box<Request<RequestBody>>> {
         match self {
             Self::Whole(request) => Some(request),
-            Self::Copy(copy) => copy.request(),
+            Self::Copy(copy) => copy.request().map(Box::new),
             Self::Never => None,
         }
     }
@@ -74,7 +81,7 @@ pub(super) enum Reached {
 pub(super) async fn attempt(
     endpoint: SocketAddr,
     transport: &Transport,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     trail: &mut Trail,
 ) -> Attempt {
     let mut tries_left = UNTOUCHED_TRIES;
@@ -83,13 +90,17 @@ pub(super) async fn attempt(
         let kind = if reused.is_some() { Connection::Reused } else { Connection::New };
         let lease = match reused {
             Some(lease) => Ok(lease),
-            None => Lease::connect(endpoint, transport).await,
+            // Seldom, and large.
+            None => Box::pin(Lease::connect(endpoint, transport)).await,
         };
         let lease = match lease {
             Ok(lease) => lease,
             Err(error) => return unconnected(endpoint, &error, request),
         };
-        trail.connected();
+        match kind {
+            Connection::Reused => trail.connected_before(),
+            Connection::New => trail.connected(),
+        }
         let idempotent = is_idempotent(request.method());
         let attempt = exchange(lease, transport, request, trail).await;
         tries_left = tries_left.saturating_sub(1);
@@ -117,7 +128,7 @@ enum Connection {
     New,
 }
 
-fn unconnected(endpoint: SocketAddr, error: &io::Error, request: Request<RequestBody>) -> Attempt {
+fn unconnected(endpoint: SocketAddr, error: &io::Error, request: Box<Request<RequestBody>>) -> Attempt {
     tracing::debug!(%endpoint, %error, "endpoint cannot be connected to");
     let timed_out = error.kind() == io::ErrorKind::TimedOut;
     let failure = if timed_out { Failure::ConnectTimeout } else { Failure::Connect };
@@ -149,23 +160,34 @@ impl Copy {
 async fn exchange(
     mut lease: Lease,
     transport: &Transport,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     trail: &mut Trail,
 ) -> Attempt {
     let copy = Copy::of(&request);
     let progress = request.body().progress();
     let failed = |failure, again| Attempt { result: Err(failure), again, reached: Reached::Perhaps };
-    match in_time(lease.send(request), progress.as_ref(), transport).await {
+    let wait = Wait { began: trail.sent().unwrap_or_else(Instant::now), progress: progress.as_ref(), transport };
+    match answer(&mut lease, request, wait).await {
         None => failed(Failure::Silent, Again::Copy(copy)),
         Some(Ok(response)) => {
             trail.answered(response.status());
             let silence = transport.read_timeout;
+            let lease = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                lease.let_go();
+                None
+            } else {
+                Some(lease)
+            };
             let response = response.map(|body: Incoming| UpstreamBody::new(body, lease, silence));
             Attempt { result: Ok(response), again: Again::Copy(copy), reached: Reached::Perhaps }
         }
         Some(Err(mut error)) => {
             if let Some(unsent) = error.take_message() {
-                return Attempt { result: Err(Failure::Broken), again: Again::Whole(unsent), reached: Reached::No };
+                return Attempt {
+                    result: Err(Failure::Broken),
+                    again: Again::Whole(Box::new(unsent)),
+                    reached: Reached::No,
+                };
             }
             if let Some(fault) = progress.and_then(|progress| progress.step().fault) {
                 return failed(fault.into(), Again::Never);
@@ -189,30 +211,75 @@ impl From<BodyFault> for Failure {
     }
 }
 
+/// Sends a request and waits for its answer; `None` where the endpoint was silent for too long.
+async fn answer(
+    lease: &mut Lease,
+    request: Box<Request<RequestBody>>,
+    wait: Wait<'_>,
+) -> Option<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
+    match lease {
+        Lease::Http1(lease) => {
+            let mut answer = pin!(lease.send(*request));
+            in_time(wait, |again, cx| match lease.poll_answer(answer.as_mut(), cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => lease.poll_alarm(again, cx).map(|()| None),
+            })
+            .await
+        }
+        Lease::Http2(lease) => {
+            let (mut answer, mut alarm) = (Box::pin(lease.send(*request)), Alarm::default());
+            in_time(wait, |again, cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => alarm.poll_at(again, cx).map(|()| None),
+            })
+            .await
+        }
+    }
+}
+
 /// Waits for an answer as long as the endpoint is not silent: it has its time to take the request, then its time to answer.
-/// While the client has nothing to send, the endpoint has none to lose.
-async fn in_time<F: Future>(answer: F, progress: Option<&Progress>, transport: &Transport) -> Option<F::Output> {
-    let mut answer = pin!(answer);
-    let began = Instant::now();
-    loop {
-        let step = progress.map(Progress::step);
-        let (since, patience) = match step {
-            None => (began, transport.read_timeout),
-            Some(step) => match step.turn {
-                Turn::Over => (step.at.max(began), transport.read_timeout),
-                Turn::Endpoint => (step.at.max(began), transport.send_timeout),
-                Turn::Client => (Instant::now(), transport.send_timeout),
-            },
+/// While the client has nothing to send, the endpoint has none to lose. `poll` gives the answer, or nothing when it is time to
+/// look again.
+async fn in_time<T>(wait: Wait<'_>, mut poll: impl FnMut(Instant, &mut Context<'_>) -> Poll<Option<T>>) -> Option<T> {
+    poll_fn(|cx| {
+        loop {
+            let (deadline, again) = wait.deadline();
+            if let Some(answer) = ready!(poll(again, cx)) {
+                return Poll::Ready(Some(answer));
+            }
+            if Instant::now() >= deadline {
+                return Poll::Ready(None);
+            }
+        }
+    })
+    .await
+}
+
+/// What a wait for an answer goes by.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    /// When the request was sent.
+    began: Instant,
+    /// How far its body has come, where it has one.
+    progress: Option<&'a Progress>,
+    transport: &'a Transport,
+}
+
+impl Wait<'_> {
+    /// When the endpoint will have been silent for too long, and when to look again: whose turn it is may change before then,
+    /// and with it the patience.
+    fn deadline(&self) -> (Instant, Instant) {
+        let Self { began, progress, transport } = *self;
+        let Some(step) = progress.map(Progress::step) else {
+            let deadline = began + transport.read_timeout;
+            return (deadline, deadline);
         };
-        let (now, deadline) = (Instant::now(), since + patience);
-        if now >= deadline {
-            return None;
-        }
-        // Whose turn it is may change before then, and with it the patience.
-        let look_again = deadline.min(now + transport.read_timeout.min(transport.send_timeout));
-        tokio::select! {
-            output = &mut answer => return Some(output),
-            () = sleep_until(look_again.into()) => {}
-        }
+        let now = Instant::now();
+        let deadline = match step.turn {
+            Turn::Over => step.at.max(began) + transport.read_timeout,
+            Turn::Endpoint => step.at.max(began) + transport.send_timeout,
+            Turn::Client => now + transport.send_timeout,
+        };
+        (deadline, deadline.min(now + transport.read_timeout.min(transport.send_timeout)))
     }
 }

@@ -25,7 +25,7 @@ enum Way {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, lease: Option<Lease>, patience: Duration) -> Self {
         Self(Way::Streamed(Streamed::new(incoming, lease, patience)))
     }
 
@@ -92,8 +92,8 @@ pub(super) struct Streamed {
 }
 
 impl Streamed {
-    fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), patience, silence: None, in_use: None };
+    fn new(incoming: Incoming, lease: Option<Lease>, patience: Duration) -> Self {
+        let mut body = Self { incoming, lease, patience, silence: None, in_use: None };
         body.release_at_end();
         body
     }
@@ -114,7 +114,12 @@ impl Body for Streamed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let incoming = &mut this.incoming;
+        let polled = match &mut this.lease {
+            Some(Lease::Http1(lease)) => lease.poll_body(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)),
+            _ => Pin::new(incoming).poll_frame(cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.silence = None;
                 this.release_at_end();

@@ -5,17 +5,16 @@
 
 use std::{future::Future, io, net::SocketAddr};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::TrySendError};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    RequestBody, Transport, http1, http2,
+    Transport, http1, http2,
     transport::{TlsTransport, Wire},
 };
+use crate::socket::Socket;
 
 /// A connection, or a share of one, in use by one request.
 pub(super) enum Lease {
@@ -25,8 +24,8 @@ pub(super) enum Lease {
 
 /// A new stream to an endpoint.
 pub(super) enum Stream {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Plain(TokioIo<Socket>),
+    Tls(Box<TokioIo<TlsStream<Socket>>>),
 }
 
 impl Lease {
@@ -51,22 +50,19 @@ impl Lease {
         timeout(transport.connect_timeout, connecting).await.map_err(timed_out)?
     }
 
-    /// Writes the request; the answer's head is waited for without holding the connection's sender.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self {
-            Self::Http1(lease) => lease.send(request).await,
-            Self::Http2(lease) => lease.send(request).await,
-        }
-    }
-
     /// Gives the connection back when the answer has been read to its end.
     pub(super) fn release(self) {
         match self {
             Self::Http1(lease) => lease.release(),
             // Its share ends here.
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Lets a connection that is no longer HTTP go on by itself.
+    pub(super) fn let_go(self) {
+        match self {
+            Self::Http1(lease) => lease.let_go(),
             Self::Http2(_) => {}
         }
     }
@@ -76,6 +72,7 @@ impl Lease {
 pub(super) async fn open(endpoint: SocketAddr, transport: &Transport) -> io::Result<Stream> {
     let stream = TcpStream::connect(endpoint).await?;
     stream.set_nodelay(true)?;
+    let stream = Socket::new(stream);
     match &transport.tls {
         None => Ok(Stream::Plain(TokioIo::new(stream))),
         Some(tls) => {
@@ -85,12 +82,7 @@ pub(super) async fn open(endpoint: SocketAddr, transport: &Transport) -> io::Res
     }
 }
 
-async fn secure(
-    endpoint: SocketAddr,
-    stream: TcpStream,
-    tls: &TlsTransport,
-    wire: Wire,
-) -> io::Result<TlsStream<TcpStream>> {
+async fn secure(endpoint: SocketAddr, stream: Socket, tls: &TlsTransport, wire: Wire) -> io::Result<TlsStream<Socket>> {
     let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().into()));
     let stream = TlsConnector::from(tls.policy.config(wire)).connect(name, stream).await?;
     // An endpoint that chose nothing is believed to speak what the Ingress says.

@@ -1,9 +1,9 @@
 //! Upstreams: which endpoint takes a request, over which connection, and what is tried when it fails.
 //!
 //! pingora-pool was looked at for the idle connections: it puts a watching task and a lock-free queue around raw streams
-//! that any thread may take. Here every thread has a runtime of its own, and hyper's connection task watches the stream
-//! already, so a map of the thread is all there is to keep.
+//! that any thread may take. Here every thread has a runtime of its own, so a map of the thread is all there is to keep.
 
+mod alarm;
 mod attempt;
 mod body;
 mod connection;

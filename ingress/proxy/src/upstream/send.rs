@@ -66,7 +66,7 @@ impl Failure {
 pub(crate) async fn send(
     selection: &mut Selection,
     transport: &Transport,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     trail: &mut Trail,
 ) -> Result<Response<UpstreamBody>, Failure> {
     let mut budget = Budget::new(selection.settings().retries);

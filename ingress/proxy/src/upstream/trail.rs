@@ -34,8 +34,9 @@ pub struct Step {
 impl Trail {
     /// An endpoint has been chosen.
     pub fn begin(&mut self, endpoint: SocketAddr) {
-        self.end();
-        let step = Step { endpoint, began: Instant::now(), connected: None, head: None, whole: None, status: None };
+        let began = Instant::now();
+        self.end(began);
+        let step = Step { endpoint, began, connected: None, head: None, whole: None, status: None };
         match self.first {
             None => self.first = Some(step),
             Some(_) => self.more.push(step),
@@ -49,6 +50,19 @@ impl Trail {
         }
     }
 
+    /// There was a connection to it already.
+    pub fn connected_before(&mut self) {
+        if let Some(step) = self.last_mut() {
+            step.connected = Some(Duration::ZERO);
+        }
+    }
+
+    /// When the request was sent.
+    #[must_use]
+    pub fn sent(&self) -> Option<Instant> {
+        self.last().and_then(|step| Some(step.began + step.connected?))
+    }
+
     /// The head of its answer is there.
     pub fn answered(&mut self, status: StatusCode) {
         if let Some(step) = self.last_mut() {
@@ -58,9 +72,9 @@ impl Trail {
     }
 
     /// The attempt is over, whatever it came to.
-    pub fn end(&mut self) {
+    pub fn end(&mut self, now: Instant) {
         if let Some(step) = self.last_mut().filter(|step| step.whole.is_none()) {
-            step.whole = Some(step.began.elapsed());
+            step.whole = Some(now.saturating_duration_since(step.began));
         }
     }
 
@@ -93,7 +107,7 @@ mod tests {
         }
         trail.connected();
         trail.answered(StatusCode::OK);
-        trail.end();
+        trail.end(Instant::now());
         let seen: Vec<_> =
             trail.steps().map(|step| (step.endpoint.port(), step.status, step.whole.is_some())).collect();
         assert_eq!(seen, [(1, None, true), (2, None, true), (3, Some(StatusCode::OK), true)]);

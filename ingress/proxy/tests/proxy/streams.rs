@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roadstead_proxy::record::log::LineStyle;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +11,7 @@ use tokio::{
 
 use crate::{
     DEADLINE,
-    client::{read_until, status},
+    client::{exchange, get, read_until, status},
     endpoint::TestEndpoint,
     objects::{annotate, empty, ingress, service},
     proxy::Proxy,
@@ -49,6 +50,55 @@ async fn websockets_are_tunnelled() {
     let mut rest = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
     assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_tunnel_is_told_when_it_ends_with_what_it_carried() {
+    let (_web, proxy) = start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    proxy.log_to(&path, LineStyle::Json);
+    let mut stream = TcpStream::connect(proxy.http).await.unwrap();
+    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    let message = "x".repeat(1000);
+    stream.write_all(message.as_bytes()).await.unwrap();
+    read_until(&mut stream, &message).await;
+    // Another request's line is written meanwhile, and the tunnel's is not there.
+    exchange(proxy.http, get("a", "/other")).await;
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    wait_until("the other request is told", async || lines().contains("/other")).await;
+    assert!(!lines().contains("/ws"), "{}", lines());
+    drop(stream);
+    wait_until("the tunnel is told", async || lines().contains("/ws")).await;
+    let lines = lines();
+    let line = lines.lines().find(|line| line.contains("/ws")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let (sent, received) = (line["body_bytes_sent"].as_u64().unwrap(), line["request_length"].as_u64().unwrap());
+    assert_eq!((line["status"].as_u64(), sent), (Some(101), 1000), "{line}");
+    assert_eq!(received, UPGRADE.len() as u64 + 1000, "{line}");
+}
+
+/// hyper's part of an idle connection is dropped after a moment, which nobody may notice.
+#[tokio::test]
+async fn a_connection_that_was_idle_goes_on() {
+    let (web, proxy) = start().await;
+    let mut stream = TcpStream::connect(proxy.http).await.unwrap();
+    for round in 1..=3 {
+        // In one piece and in two, the first of which ends within the head.
+        for pieces in [vec!["GET / HTTP/1.1\r\nHost: a\r\n\r\n"], vec!["GET / HT", "TP/1.1\r\nHost: a\r\n\r\n"]] {
+            for piece in pieces {
+                stream.write_all(piece.as_bytes()).await.unwrap();
+            }
+            assert_eq!(status(&read_until(&mut stream, "body=").await), 200);
+            let silent = timeout(Duration::from_millis(300), stream.readable()).await;
+            assert!(silent.is_err(), "round {round}: it stays open and says nothing");
+        }
+    }
+    assert_eq!(web.requests(), 6);
+    proxy.shutdown.trigger();
+    let mut rest = Vec::new();
+    timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("it is closed at once").unwrap();
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! A line of the access log: ingress-nginx's default, JSON, or a format of the operator's own.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use http::HeaderValue;
+use roadstead_model::BackendPort;
 use roadstead_routes::{Escape, LogOptions};
 
 use super::{
@@ -39,23 +44,30 @@ pub(super) fn render(out: &mut Vec<u8>, record: &Record, style: LineStyle, optio
 
 /// `upstreaminfo` of <https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/log-format/>.
 fn nginx(out: &mut Vec<u8>, record: &Record, now: Moment) {
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{} - ", record.peer);
+    // Numbers and addresses are written by hand: the machinery behind `write!` took longer than all else here.
+    address(out, record.peer);
+    out.extend_from_slice(b" - ");
     or_dash(out, record.user.as_deref().map(str::as_bytes));
     out.extend_from_slice(b" [");
     now.local(out);
     out.extend_from_slice(b"] \"");
     request_line(out, record, Escape::Default);
-    let _ = write!(out, "\" {} {} \"", record.told_status(), record.sent);
+    out.extend_from_slice(b"\" ");
+    number(out, record.told_status().into());
+    out.push(b' ');
+    number(out, record.sent);
+    out.extend_from_slice(b" \"");
     or_dash(out, record.fields.referer.as_ref().map(HeaderValue::as_bytes));
     out.extend_from_slice(b"\" \"");
     or_dash(out, record.fields.user_agent.as_ref().map(HeaderValue::as_bytes));
-    let _ = write!(out, "\" {} ", record.request_bytes());
+    out.extend_from_slice(b"\" ");
+    number(out, record.request_bytes());
+    out.push(b' ');
     seconds(out, record.elapsed());
     out.extend_from_slice(b" [");
     upstream_name(out, record);
     out.extend_from_slice(b"] [] ");
-    each_step(out, record, |out, step| drop(write!(out, "{}", step.endpoint)));
+    each_step(out, record, |out, step| endpoint(out, step.endpoint));
     out.push(b' ');
     each_step(out, record, |out, step| response_length(out, record, step));
     out.push(b' ');
@@ -142,7 +154,13 @@ pub(super) fn upstream_name(out: &mut Vec<u8>, record: &Record) {
 fn upstream_name_or(out: &mut Vec<u8>, record: &Record, none: &[u8]) {
     let Some(taken) = &record.taken else { return out.extend_from_slice(none) };
     if let Some(backend) = taken.generation.table.backend(taken.backend) {
-        let _ = write!(out, "{}-{}-{}", backend.service.namespace, backend.service.name, backend.port);
+        for part in [&*backend.service.namespace, "-", &*backend.service.name, "-"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        match &backend.port {
+            BackendPort::Number(port) => number(out, port.get().into()),
+            BackendPort::Name(name) => out.extend_from_slice(name.as_bytes()),
+        }
     }
 }
 
@@ -157,7 +175,7 @@ pub(super) fn upstream_status(out: &mut Vec<u8>, step: &Step) {
 pub(super) fn response_length(out: &mut Vec<u8>, record: &Record, step: &Step) {
     let is_last = record.trail.last().is_some_and(|last| last.began == step.began);
     let length = if is_last && step.status.is_some() { record.sent } else { 0 };
-    let _ = write!(out, "{length}");
+    number(out, length);
 }
 
 /// Something of every attempt, with commas; a dash where there was none.
@@ -187,7 +205,55 @@ pub(super) fn seconds_or_dash(out: &mut Vec<u8>, time: Option<Duration>) {
 
 /// Seconds with three decimals.
 pub(super) fn seconds(out: &mut Vec<u8>, time: Duration) {
-    let _ = write!(out, "{}.{:03}", time.as_secs(), time.subsec_millis());
+    number(out, time.as_secs());
+    let millis = time.subsec_millis();
+    out.push(b'.');
+    out.extend([millis / 100, millis / 10 % 10, millis % 10].map(digit));
+}
+
+/// A number in decimal.
+pub(super) fn number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut length = 0;
+    for place in digits.iter_mut().rev() {
+        *place = digit(u32::try_from(number % 10).unwrap_or(0));
+        number /= 10;
+        length += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(20 - length..).unwrap_or_default());
+}
+
+fn digit(value: u32) -> u8 {
+    b'0' + u8::try_from(value % 10).unwrap_or(0)
+}
+
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (place, part) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                number(out, part.into());
+            }
+        }
+        // Writing to a vector cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
+fn endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
+    match endpoint {
+        SocketAddr::V4(endpoint) => {
+            address(out, (*endpoint.ip()).into());
+            out.push(b':');
+            number(out, endpoint.port().into());
+        }
+        SocketAddr::V6(endpoint) => drop(write!(out, "{endpoint}")),
+    }
 }
 
 fn or_dash(out: &mut Vec<u8>, value: Option<&[u8]>) {
@@ -201,6 +267,10 @@ fn or_dash(out: &mut Vec<u8>, value: Option<&[u8]>) {
 pub(super) fn escape(out: &mut Vec<u8>, value: &[u8], escape: Escape) {
     match escape {
         Escape::Default => {
+            // Hardly any value holds such a byte.
+            if value.iter().all(|byte| matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\')) {
+                return out.extend_from_slice(value);
+            }
             for byte in value {
                 match byte {
                     b'"' | b'\\' | 0..0x20 | 0x7f.. => drop(write!(out, "\\x{byte:02X}")),
@@ -232,6 +302,27 @@ mod tests {
         let mut out = Vec::new();
         escape(&mut out, value, mode);
         assert_eq!(String::from_utf8_lossy(&out), expected, "{value:?} {mode:?}");
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_written_as_elsewhere() {
+        let written = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for value in [0, 7, 10, 200, 65_535, u64::MAX] {
+            assert_eq!(written(&|out| number(out, value)), value.to_string());
+        }
+        for text in ["192.0.2.7", "0.0.0.0", "255.255.255.255", "2001:db8::1"] {
+            assert_eq!(written(&|out| address(out, text.parse().unwrap())), text);
+        }
+        for text in ["192.0.2.7:80", "[2001:db8::1]:65535"] {
+            assert_eq!(written(&|out| endpoint(out, text.parse().unwrap())), text);
+        }
+        for (micros, expected) in [(0, "0.000"), (1_999, "0.001"), (61_020_000, "61.020")] {
+            assert_eq!(written(&|out| seconds(out, Duration::from_micros(micros))), expected);
+        }
     }
 
     #[test]

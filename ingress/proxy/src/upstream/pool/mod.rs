@@ -91,6 +91,19 @@ impl Pool {
         self.members.load().census()
     }
 
+    /// Whether an endpoint takes any request.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.members.load().ready.is_empty()
+    }
+
+    /// Whether no endpoint takes a request, not even one that is bound to it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let members = self.members.load();
+        members.ready.is_empty() && members.draining.is_empty()
+    }
+
     /// What a session's cookie says of this backend.
     #[must_use]
     pub(crate) fn backend_key(&self) -> &str {
