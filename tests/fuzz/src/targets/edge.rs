@@ -1,7 +1,9 @@
-//! What comes before HTTP on a connection: the PROXY protocol and TLS's first message.
+//! What comes before HTTP on a connection, the PROXY protocol and TLS's first message; and the cookie that binds a client to an
+//! endpoint.
 
 use roadstead_proxy::{
     edge::fuzz_client_hello,
+    handler::fuzz_session,
     proxy_protocol::{MAX_HEADER_BYTES, fuzz_proxy_protocol, parse},
 };
 
@@ -73,6 +75,27 @@ pub(super) const HELLO: Target = Target {
             assert!(plain && !name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name:?} is a strange name");
         }
         way(found.map(|(name, protocols)| (name.map(|name| name.len().min(64)), protocols.len().min(16))))
+    },
+};
+
+/// The cookie of a session.
+pub(super) const SESSION: Target = Target {
+    name: "session",
+    what: "fields Cookie, as they choose an endpoint for a session",
+    seeds: || {
+        owned(&[
+            b"s=0123456789abcdef0123456789abcdef|fedcba9876543210fedcba9876543210",
+            b"a=1; s=x|y; b=2",
+            b"s=\"quoted\"",
+            b"route=1;s=|;s=second",
+        ])
+    },
+    words: &[b"s=", b"|", b"; ", b";", b"=", b"ffffffffffffffffffffffffffffffff", b"\xff", b"\"", b" "],
+    longest: 4_000,
+    run: |bytes| {
+        assert!(fuzz_session(bytes), "whatever a cookie says, there is an endpoint");
+        let count = |wanted: &[u8]| bytes.windows(wanted.len()).filter(|window| *window == wanted).count().min(4);
+        way([count(b"s="), count(b"|"), count(b";"), count(b"\xff")])
     },
 };
 

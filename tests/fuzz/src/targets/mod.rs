@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     stream::STREAM,
     edge::PROXY,
     edge::HELLO,
+    edge::SESSION,
     text::PATH,
     text::TEMPLATE,
     annotations::ANNOTATIONS,
@@ -72,6 +73,11 @@ mod tests {
             }
             Err(finding) => panic!("{}: {finding}", target.name),
         }
+    }
+
+    #[test]
+    fn sessions_keep_their_promises() {
+        check(&edge::SESSION, 20_000);
     }
 
     #[test]
