@@ -81,6 +81,9 @@ pub(super) enum Turn {
     Over,
 }
 
+/// Pieces smaller than this are copied.
+const COPIED: usize = 2048;
+
 /// The client's end of a body.
 struct Source {
     incoming: Option<Incoming>,
@@ -162,6 +165,8 @@ impl Source {
                     if self.rules.limit.is_some_and(|limit| self.step.bytes > limit) {
                         return Some(Err(self.fail(BodyFault::TooLarge)));
                     }
+                    // A piece holds all of the buffer that it was read into, which a body that drips must not keep.
+                    let bytes = if bytes.len() < COPIED { Bytes::copy_from_slice(&bytes) } else { bytes };
                     Some(Ok(Piece::Data(bytes)))
                 }
                 Err(frame) => Some(Ok(frame.into_trailers().map_or(Piece::Data(Bytes::new()), Piece::Trailers))),
