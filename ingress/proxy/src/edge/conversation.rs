@@ -198,7 +198,6 @@ where
             }
             match watch.poll_event(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Event::Stop | Event::Spent) => wind_down(server.as_mut()),
                 Poll::Ready(Event::TooManyResets) => {
                     tracing::debug!(%peer, "connection resets too many of its requests");
                     return Poll::Ready(Served::Over);
@@ -209,7 +208,7 @@ where
                     tracing::debug!(%peer, "client takes nothing of its answers");
                     return Poll::Ready(Served::Over);
                 }
-                Poll::Ready(Event::Idle(TURNS..)) => wind_down(server.as_mut()),
+                Poll::Ready(Event::Stop | Event::Spent | Event::Idle(TURNS..)) => wind_down(server.as_mut()),
                 Poll::Ready(Event::Aside) if traffic.is_still() => return Poll::Ready(Served::Still),
                 Poll::Ready(Event::Idle(_) | Event::Aside) => {}
             }

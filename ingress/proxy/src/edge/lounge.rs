@@ -155,7 +155,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| guard.is_write_vectored())
+        self.guard.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -322,10 +322,9 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 // The client may have sent a part of the preface and no more.
                 Poll::Ready(Ok(0)) if !self.buffer.is_empty() => self.state = State::Head { seen: 0 },
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                Poll::Ready(Ok(_)) => {}
                 Poll::Pending if !self.poll_deadline(cx) => return Poll::Pending,
                 Poll::Pending if self.buffer.is_empty() => return Poll::Ready(None),
-                Poll::Pending => {}
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
             }
         }
     }

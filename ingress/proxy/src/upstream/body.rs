@@ -16,7 +16,6 @@ use super::{BoxError, connection::Lease, pool::InUse, read_ahead::ReadAhead};
 /// An answer's body; holds the connection, and gives it back at the end.
 pub struct UpstreamBody(Way);
 
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and each answer boxes its body once")]
 enum Way {
     /// Each piece is asked for when the client can take it.
     Streamed(Streamed),
