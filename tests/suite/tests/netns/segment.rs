@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use roadstead_lab::{Daemon, Lab, Mac, Place, Program, Topology, wait_for, wait_until, who_has};
@@ -98,6 +98,25 @@ impl Segment {
             wait_until(LATE, &format!("one node answers for {ip}"), || self.owner(ip).is_some())
                 .unwrap_or_else(|error| panic!("{error}; the logs:\n{}", self.logs()));
         }
+    }
+
+    /// Waits until what comes with a new address, 3.3 seconds long, is over on nodes that announce no more after it.
+    pub(crate) fn wait_quiet(&self) {
+        let sent = || {
+            let of = |(_, daemon): &(String, Daemon)| daemon.get("/metrics").unwrap().1;
+            let all: String = self.speakers.iter().map(of).collect();
+            all.lines().filter(|line| line.contains("gratuitous_sent{")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut last = (sent(), Instant::now());
+        wait_until(LATE * 2, "nobody announces", || {
+            let now = sent();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            // Longer than any pause within it.
+            last.1.elapsed() > Duration::from_millis(1_300)
+        })
+        .unwrap();
     }
 
     fn logs(&self) -> String {
