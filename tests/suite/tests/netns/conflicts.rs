@@ -70,7 +70,7 @@ fn a_rival_is_told_about_and_the_address_is_kept_without_a_fight() {
         segment.start(node, &["--announce-interval", "0", "--realtime-priority", "10"]);
     }
     segment.wait_owned(FIRST);
-    let (owner, client) = (segment.owner(FIRST[0]).unwrap(), segment.lab.client().clone());
+    let (owner, client) = (segment.wait_owner(FIRST[0]), segment.lab.client().clone());
     let of = |name: &str, ip: IpAddr| format!("{name}{{ip=\"{ip}\"}}");
     let sent = |ip: IpAddr| segment.counter(&owner, &of("metallb_layer2_gratuitous_sent", ip));
     segment.wait_quiet();

@@ -4,9 +4,9 @@
 //! What the nodes' kernels believe of each other's own addresses is left alone: whoever poisons that cuts the speakers off
 //! from each other, as any two hosts.
 
-use std::{collections::BTreeSet, net::UdpSocket};
+use std::{collections::BTreeSet, net::UdpSocket, time::Instant};
 
-use roadstead_lab::{wait_for, wait_until};
+use roadstead_lab::{Capture, Mac, Place, wait_for, wait_until};
 
 use super::fixture::LATE;
 use super::segment::{FIRST, Segment};
@@ -72,7 +72,7 @@ fn invented_and_replayed_frames_change_nothing() {
         segment.start(node, &["--announce-interval", "0", "--realtime-priority", "10"]);
     }
     segment.wait_owned(FIRST);
-    let owners = FIRST.map(|ip| segment.owner(ip).unwrap());
+    let owners = FIRST.map(|ip| segment.wait_owner(ip));
     let of = |name: &str, at: usize| format!("{name}{{ip=\"{}\"}}", FIRST[at]);
     let sent =
         |segment: &Segment| [0, 1].map(|at| segment.counter(&owners[at], &of("metallb_layer2_gratuitous_sent", at)));
@@ -90,9 +90,9 @@ fn invented_and_replayed_frames_change_nothing() {
         .collect();
     assert!(seeds.len() > 6, "{}", seeds.len());
     let (before, mut random) = (changes(&segment), Random(seed));
-    let frames = (0..20_000).map(|_| invented(&seeds, &mut random)).filter(|frame| !is_of_nodes(frame));
+    let frames = (0..9_000).map(|_| invented(&seeds, &mut random)).filter(|frame| !is_of_nodes(frame));
     let frames: Vec<Vec<u8>> = frames.collect();
-    client.inject("eth0", &frames, 8).unwrap();
+    client.inject("eth0", &frames, 3).unwrap();
     // Each of the real ones once more, from where it does not come from.
     client.inject("eth0", &seeds, 1).unwrap();
     for (ip, owner) in FIRST.into_iter().zip(&owners) {
@@ -103,7 +103,8 @@ fn invented_and_replayed_frames_change_nothing() {
     // Two frames or one, once in ten seconds for each address, however many claim it: all of it took four or so.
     let [arp, ndp] = sent(&segment);
     let (arp, ndp) = (arp - arp_before, ndp - ndp_before);
-    assert!((2..=4).contains(&arp) && (1..=2).contains(&ndp), "{arp} {ndp}");
+    // Of changed advertisements few have a right checksum, so there may be no claim in NDP.
+    assert!((2..=4).contains(&arp) && ndp <= 2, "{arp} {ndp}");
     for owner in &owners {
         let log = segment.speaker(owner).log();
         let told = log.matches("which this node announces").count();
@@ -111,6 +112,23 @@ fn invented_and_replayed_frames_change_nothing() {
         assert!(log.lines().count() < 60, "{}", log.lines().count());
     }
 }
+
+/// Heartbeats of a node, as its own `eth0` sends them, until the end of the flood has come to it.
+fn heartbeats(capture: &Capture, node: &Place) -> Option<usize> {
+    let (mac, mut frames) = (Mac::of(node.v4()).0, capture.frames());
+    let is_last = |bytes: &[u8]| bytes.get(6..8) == Some(&[2, 0xcc]) && bytes.get(8..12) >= Some(&LAST.to_be_bytes());
+    frames.truncate(frames.iter().position(|frame| is_last(&frame.bytes))?);
+    let is_one = |bytes: &[u8]| {
+        bytes.get(6..12) == Some(&mac)
+            && bytes.get(23) == Some(&17)
+            && bytes.get(36..38) == Some(&7946_u16.to_be_bytes())
+    };
+    Some(frames.iter().filter(|frame| is_one(&frame.bytes)).count())
+}
+
+/// Frames of the flood, and the number of one near its end.
+const FLOOD: u32 = 20_000;
+const LAST: u32 = FLOOD - 100;
 
 #[test]
 fn a_flood_of_questions_and_claims_delays_no_heartbeat() {
@@ -121,7 +139,6 @@ fn a_flood_of_questions_and_claims_delays_no_heartbeat() {
     }
     segment.wait_owned(FIRST);
     let client = segment.lab.client().clone();
-    let (owner, before) = (segment.owner(FIRST[0]).unwrap(), changes(&segment));
     let question = |number: u32, operation: u8| {
         let [a, b, c, d] = number.to_be_bytes();
         let head = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0xcc, a, b, c, d, 8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
@@ -129,15 +146,20 @@ fn a_flood_of_questions_and_claims_delays_no_heartbeat() {
         let rest = [2, 0xcc, a, b, c, d, 192, 168, 76, d, 0, 0, 0, 0, 0, 0, 192, 168, 77, 250];
         [head.as_slice(), &rest].concat()
     };
-    // Some thirty thousand a second: a broadcast storm, and less than what starves two processors.
-    let frames: Vec<Vec<u8>> =
-        (0..60_000).map(|number| question(number, 1 + u8::try_from(number % 2).unwrap())).collect();
+    // Some ten thousand a second: a broadcast storm, and less than what starves two processors.
+    let frames: Vec<Vec<u8>> = (0..FLOOD).map(|number| question(number, 1 + u8::from(number % 2 == 1))).collect();
     let frame_count = "roadstead_speaker_frames_received_total";
-    let heard = segment.counter(&owner, frame_count);
+    let node = segment.lab.node("node-a").host().clone();
+    let (heard, capture, began) =
+        (segment.counter("node-a", frame_count), node.capture("eth0").unwrap(), Instant::now());
     client.inject("eth0", &frames, 10).unwrap();
-    assert!(segment.counter(&owner, frame_count) > heard + 1_000, "the flood reached the speaker");
-    assert_eq!(changes(&segment), before, "no speaker held another for dead");
-    assert_eq!(segment.owner(FIRST[0]), Some(owner));
+    let took = began.elapsed();
+    assert!(segment.counter("node-a", frame_count) > heard + 1_000, "the flood reached the speaker");
+    // One every 40 ms, to one peer. Each that is late makes all after it late, so what is missing was time lost.
+    let due = usize::try_from(took.as_millis() / 40).unwrap();
+    let sent = wait_for(LATE, "the end of the flood was captured", || heartbeats(&capture, &node)).unwrap();
+    assert!(sent >= due * 8 / 10, "{sent} heartbeats in {took:?}");
+    segment.wait_owned(FIRST);
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn arping_and_ndisc6_hear_the_owner_alone() {
     }
     let Some(mut segment) = Segment::new("arping") else { return };
     segment.start_all();
-    let owner = segment.owner(FIRST[0]).unwrap();
+    let owner = segment.wait_owner(FIRST[0]);
     let (client, mac) = (segment.lab.client(), mac_of(segment.lab.node(&owner).host()));
     let ip = FIRST[0].to_string();
     let said = text(client, "arping", &["-c", "3", "-w", "4", "-I", "eth0", &ip]);
@@ -31,13 +31,13 @@ fn arping_and_ndisc6_hear_the_owner_alone() {
     assert_eq!(detected.status.code(), Some(1), "{detected:?}");
     let free = run(client, "arping", &["-D", "-c", "1", "-w", "1", "-I", "eth0", "192.168.77.209"]);
     assert_eq!(free.status.code(), Some(0), "{free:?}");
-    // Waits for further answers, of which there must be none.
+    // Waits for more answers, and takes announcements for some: all are of one node.
     let ip = FIRST[1].to_string();
-    let owner = segment.owner(FIRST[1]).unwrap();
+    let owner = segment.wait_owner(FIRST[1]);
     let mac = mac_of(segment.lab.node(&owner).host());
-    let said = text(client, "ndisc6", &["-n", "-m", "-r", "1", "-w", "500", &ip, "eth0"]).to_lowercase();
+    let said = text(client, "ndisc6", &["-n", "-m", "-r", "3", "-w", "1000", &ip, "eth0"]).to_lowercase();
     let answers: Vec<&str> = said.lines().filter(|line| line.contains("target link-layer address")).collect();
-    assert!(answers.len() == 1 && answers[0].contains(&mac), "{said}");
+    assert!(!answers.is_empty() && answers.iter().all(|line| line.contains(&mac)), "{said}");
 }
 
 /// Waits for a client's entry to show the hardware address of a node.
@@ -57,7 +57,7 @@ fn fresh_and_old_entries_of_clients_follow_an_address() {
     ] {
         let Some(mut segment) = Segment::new(case) else { return };
         segment.start_all();
-        let (client, owner) = (segment.lab.client().clone(), segment.owner(FIRST[0]).unwrap());
+        let (client, owner) = (segment.lab.client().clone(), segment.wait_owner(FIRST[0]));
         let heir = mac_of(segment.lab.node(&segment.other(&owner)).host());
         let holder = mac_of(segment.lab.node(&owner).host());
         client.ip(&["neigh flush dev eth0"]).unwrap();

@@ -141,6 +141,11 @@ impl Segment {
         Some((*first).to_owned())
     }
 
+    /// The same once there is one: on a machine that stands still, speakers may hold each other for dead for a moment.
+    pub(crate) fn wait_owner(&self, ip: IpAddr) -> String {
+        wait_for(LATE, &format!("one node answers for {ip}"), || self.owner(ip)).unwrap()
+    }
+
     /// The other one of two nodes.
     pub(crate) fn other(&self, node: &str) -> String {
         self.lab.nodes().iter().find(|other| other.name() != node).unwrap().name().to_owned()

@@ -42,7 +42,7 @@ fn tshark_finds_nothing_wrong_with_what_speakers_send() {
     let accept = "/proc/sys/net/ipv6/conf/eth0/accept_dad";
     stranger.run(|| std::fs::write(accept, "1")).unwrap().unwrap();
     stranger.ip(&[format!("addr add {v6}/64 dev eth0")]).unwrap();
-    let owner = segment.owner(FIRST[0]).unwrap();
+    let owner = segment.wait_owner(FIRST[0]);
     let (holder, heir) = (segment.lab.node(&owner).host().clone(), segment.other(&owner));
     segment.take(&owner).terminate(LATE).unwrap();
     wait_until(LATE, "the other node answers", || FIRST.iter().all(|ip| segment.owner(*ip).as_ref() == Some(&heir)))
