@@ -45,6 +45,8 @@ pub struct Field {
 /// A node that may announce an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
+    /// What the advertisements' preferences leave to be wished for: 0 for the nodes that they prefer most.
+    pub distance: u32,
     /// `sha256(node + "#" + ip)`, the address in its canonical text.
     pub hash: [u8; 32],
     /// The node.
@@ -69,7 +71,7 @@ pub enum Nobody {
     #[error("no Service with this address has a serving endpoint")]
     NoEndpoint,
     /// No L2Advertisement covers the pool.
-    #[error("no L2Advertisement covers the pool")]
+    #[error("no L2Advertisement covers the pool and the Service")]
     NoAdvertisement,
     /// Every node is ruled out; their verdicts say why.
     #[error("no node is eligible")]
@@ -82,8 +84,8 @@ pub enum Verdict {
     /// It announces the address.
     #[error("announces the address")]
     Won,
-    /// Eligible, but another node's hash is lower.
-    #[error("is eligible, but another node's hash is lower")]
+    /// Eligible, but another node is preferred or has a lower hash.
+    #[error("is eligible, but another node is preferred or has a lower hash")]
     HigherHash,
     /// Eligible, but nobody announces this address at all.
     #[error("is eligible, but the address is not announced")]
@@ -156,7 +158,7 @@ fn judge(
     live: &BTreeSet<String>,
     can: &Abilities,
 ) -> (Field, BTreeMap<String, Verdict>) {
-    let advertisements = covering(snapshot, contest.pool);
+    let advertisements = covering(snapshot, contest);
     let served: Vec<&Service> =
         contest.services.iter().copied().filter(|service| serving(snapshot, service).next().is_some()).collect();
     let names: BTreeSet<&String> = snapshot.nodes.keys().chain(live).collect();
@@ -164,13 +166,20 @@ fn judge(
         .into_iter()
         .map(|node| {
             let ruled_out = ruled_out(snapshot, &advertisements, &served, node, live)
-                .or_else(|| (!can_announce(snapshot, contest.pool, node, can)).then_some(Verdict::NoInterface));
+                .or_else(|| (!can_announce(snapshot, contest, node, can)).then_some(Verdict::NoInterface));
             (node.clone(), ruled_out.unwrap_or(Verdict::HigherHash))
         })
         .collect();
     let may = nodes.iter().filter(|(_, verdict)| **verdict == Verdict::HigherHash);
-    let mut candidates: Vec<Candidate> =
-        may.map(|(node, _)| Candidate { hash: hash(node, contest.hashed), node: node.clone() }).collect();
+    let scores = may.map(|(node, _)| (node, score(snapshot, &advertisements, node)));
+    let scores: Vec<(&String, u32)> = scores.collect();
+    let most = scores.iter().map(|(_, score)| *score).max().unwrap_or(0);
+    let candidate = |(node, score): (&String, u32)| Candidate {
+        distance: most - score,
+        hash: hash(node, contest.hashed),
+        node: node.clone(),
+    };
+    let mut candidates: Vec<Candidate> = scores.into_iter().map(candidate).collect();
     candidates.sort_unstable();
     let nobody = match candidates.first() {
         _ if served.is_empty() => Some(Nobody::NoEndpoint),
@@ -182,28 +191,45 @@ fn judge(
 }
 
 /// Whether the node has an interface up on which it may announce addresses of the pool.
-fn can_announce(snapshot: &Snapshot, pool: &IpAddressPool, node: &str, can: &Abilities) -> bool {
+fn can_announce(snapshot: &Snapshot, contest: &Contest<'_>, node: &str, can: &Abilities) -> bool {
     let Some(usable) = can.get(node) else { return true };
-    let wanted = interfaces(snapshot, pool, node);
+    let wanted = interfaces(snapshot, contest, node);
     usable.iter().any(|interface| wanted.contains(interface))
 }
 
-/// The interfaces on which the node may announce addresses of the pool: what any of its advertisements allows. Unlike with
+/// The sum of what the advertisements that select the node prefer it by.
+fn score(snapshot: &Snapshot, advertisements: &[&L2Advertisement], node: &str) -> u32 {
+    let none = Labels::new();
+    let labels = labels(snapshot, node).unwrap_or(&none);
+    let selecting = advertisements.iter().filter(|advertisement| advertisement.nodes.matches(labels));
+    let preferences = selecting.flat_map(|advertisement| &advertisement.preferences);
+    preferences
+        .filter(|preference| preference.selector.matches(labels))
+        .map(|preference| u32::from(preference.weight))
+        .sum()
+}
+
+/// The interfaces on which the node may announce the address: what any of its advertisements allows. Unlike with
 /// MetalLB, a node that is known to have none of them up is no candidate.
 #[must_use]
-pub fn interfaces(snapshot: &Snapshot, pool: &IpAddressPool, node: &str) -> Interfaces {
+pub fn interfaces(snapshot: &Snapshot, contest: &Contest<'_>, node: &str) -> Interfaces {
     let none = Labels::new();
     let labels = labels(snapshot, node).unwrap_or(&none);
     let selected: Vec<_> =
-        covering(snapshot, pool).into_iter().filter(|advertisement| advertisement.nodes.matches(labels)).collect();
+        covering(snapshot, contest).into_iter().filter(|advertisement| advertisement.nodes.matches(labels)).collect();
     if selected.iter().any(|advertisement| advertisement.interfaces.is_empty()) {
         return Interfaces::All;
     }
     Interfaces::Named(selected.iter().flat_map(|advertisement| advertisement.interfaces.iter().cloned()).collect())
 }
 
-fn covering<'a>(snapshot: &'a Snapshot, pool: &IpAddressPool) -> Vec<&'a L2Advertisement> {
-    snapshot.l2_advertisements.values().map(AsRef::as_ref).filter(|advertisement| advertisement.covers(pool)).collect()
+/// The advertisements of the address: of its pool, and for one of its Services.
+fn covering<'a>(snapshot: &'a Snapshot, contest: &Contest<'_>) -> Vec<&'a L2Advertisement> {
+    let all = snapshot.l2_advertisements.values().map(AsRef::as_ref);
+    let serves = |advertisement: &&L2Advertisement| {
+        advertisement.covers(contest.pool) && contest.services.iter().any(|service| advertisement.serves(service))
+    };
+    all.filter(serves).collect()
 }
 
 fn labels<'a>(snapshot: &'a Snapshot, node: &str) -> Option<&'a Labels> {

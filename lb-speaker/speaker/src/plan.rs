@@ -62,7 +62,7 @@ impl Desired {
         owned
             .map(|(contest, former)| {
                 let services = contest.services.iter().map(|service| service.meta.name.clone()).collect();
-                (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest.pool, node), former })
+                (contest.ip, Owned { services, interfaces: interfaces(&self.snapshot, contest, node), former })
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
-use crate::{IpFamily, LabelSelector, Metadata};
+use crate::{IpFamily, LabelSelector, Metadata, Service};
 
 /// One IPAddressPool (metallb.io/v1beta1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,14 @@ impl L2Advertisement {
         let all = self.pools.is_empty() && self.pool_selectors.is_empty();
         all || self.pools.iter().any(|name| **name == *pool.meta.name.name)
             || self.pool_selectors.iter().any(|selector| selector.matches(&pool.meta.labels))
+    }
+
+    /// Whether addresses of the Service are among what the advertisement is for.
+    #[must_use]
+    pub fn serves(&self, service: &Service) -> bool {
+        let selects = |selector: &LabelSelector| selector.matches(&service.meta.labels);
+        let alone = service.load_balancer.sharing_key.is_none();
+        self.service_selectors.is_empty() || alone && self.service_selectors.iter().any(selects)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use roadstead_model::{
     Endpoint, EndpointSlice, FamilyPolicy, IpFamily, LabelSelector, LoadBalancerSpec, Metadata, Node, NodeChoice,
-    ObjectName, ServiceKind, SliceOrigin,
+    NodePreference, ObjectName, ServiceKind, SliceOrigin,
 };
 
 use super::*;
@@ -45,6 +45,7 @@ struct Cluster {
     advertisement: Option<L2Advertisement>,
     live: Vec<&'static str>,
     can: Abilities,
+    sharing_key: Option<&'static str>,
 }
 
 fn cluster() -> Cluster {
@@ -64,6 +65,7 @@ fn cluster() -> Cluster {
         advertisement: Some(advertisement),
         live: vec!["a", "b", "c"],
         can: Abilities::new(),
+        sharing_key: None,
     }
 }
 
@@ -82,7 +84,7 @@ fn hold(cluster: &Cluster, ip: &str) -> Outcome {
         allocation: None,
     };
     let service = Service {
-        meta: meta("default", "web", &[]),
+        meta: meta("default", "web", &[("app", "web")]),
         kind: ServiceKind::LoadBalancer,
         selector: Labels::new(),
         cluster_ips: Vec::new(),
@@ -96,7 +98,10 @@ fn hold(cluster: &Cluster, ip: &str) -> Outcome {
         publish_not_ready: false,
         traffic_distribution: None,
         selection: None,
-        load_balancer: LoadBalancerSpec::default(),
+        load_balancer: LoadBalancerSpec {
+            sharing_key: cluster.sharing_key.map(str::to_owned),
+            ..LoadBalancerSpec::default()
+        },
         status: Vec::new(),
     };
     let slice = EndpointSlice {
@@ -213,4 +218,41 @@ fn a_live_node_without_an_object_may_announce_where_no_label_is_asked_for() {
     });
     assert_eq!(hold(&lone, "192.0.2.1").winner.as_deref(), Some("a"));
     assert_eq!(hold(&selecting(lone, "a"), "192.0.2.1").nodes["a"], Verdict::NotSelected);
+}
+
+fn labelled(key: &str, value: &str) -> LabelSelector {
+    LabelSelector { match_labels: meta("", "", &[(key, value)]).labels, ..LabelSelector::default() }
+}
+
+/// By hash alone `c` announces 192.0.2.1.
+#[test]
+fn preferred_nodes_go_before_the_hash() {
+    let prefers = |weights: &[(u8, &str)], change: fn(&mut Cluster)| {
+        let preference =
+            |(weight, node): &(u8, &str)| NodePreference { weight: *weight, selector: labelled("name", node) };
+        let mut cluster = changed(change);
+        cluster.advertisement.as_mut().unwrap().preferences = weights.iter().map(preference).collect();
+        hold(&cluster, "192.0.2.1").winner
+    };
+    assert_eq!(prefers(&[], |_| {}).as_deref(), Some("c"));
+    assert_eq!(prefers(&[(1, "b")], |_| {}).as_deref(), Some("b"));
+    assert_eq!(prefers(&[(30, "a"), (20, "b"), (20, "b")], |_| {}).as_deref(), Some("b"), "weights add up");
+    assert_eq!(prefers(&[(1, "b")], |cluster| cluster.live = vec!["a", "c"]).as_deref(), Some("c"), "a wish, no must");
+    let elsewhere: fn(&mut Cluster) = |cluster| {
+        cluster.advertisement.as_mut().unwrap().nodes = NodeChoice(vec![labelled("name", "c")]);
+    };
+    assert_eq!(prefers(&[(100, "b")], elsewhere).as_deref(), Some("c"), "only among the nodes selected");
+}
+
+#[test]
+fn an_advertisement_for_some_services_announces_no_other_and_none_that_may_share() {
+    let case = |app: &str, sharing_key: Option<&'static str>| {
+        let mut cluster = changed(|_| {});
+        cluster.sharing_key = sharing_key;
+        cluster.advertisement.as_mut().unwrap().service_selectors = vec![labelled("app", "x"), labelled("app", app)];
+        hold(&cluster, "192.0.2.1")
+    };
+    assert_eq!(case("web", None).winner.as_deref(), Some("c"));
+    assert_eq!(case("other", None).nobody, Some(Nobody::NoAdvertisement));
+    assert_eq!(case("web", Some("k")).nobody, Some(Nobody::NoAdvertisement));
 }

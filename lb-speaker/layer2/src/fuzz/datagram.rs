@@ -108,7 +108,7 @@ impl Pair {
 /// The first address is `a`'s, the second `b`'s.
 fn field(ip: IpAddr, node: &Ownership) -> Field {
     let mut candidates: Vec<Candidate> =
-        node.membership.live().into_iter().map(|node| Candidate { hash: [0; 32], node }).collect();
+        node.membership.live().into_iter().map(|node| Candidate { distance: 0, hash: [0; 32], node }).collect();
     if ip == IpAddr::from([192, 0, 2, 2]) {
         candidates.reverse();
     }

@@ -551,7 +551,7 @@ impl World {
 fn field(ip: IpAddr, live: &BTreeSet<String>, can: &Abilities) -> Field {
     let able = live.iter().filter(|node| can.get(*node).is_none_or(|interfaces| !interfaces.is_empty()));
     let mut candidates: Vec<Candidate> = able
-        .map(|node| Candidate { hash: Sha256::digest(format!("{node}#{ip}")).into(), node: node.clone() })
+        .map(|node| Candidate { distance: 0, hash: Sha256::digest(format!("{node}#{ip}")).into(), node: node.clone() })
         .collect();
     candidates.sort_unstable();
     Field { ip, hashed: ip, nobody: None, candidates }

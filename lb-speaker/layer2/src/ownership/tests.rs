@@ -36,7 +36,8 @@ impl Cluster {
     fn fields(&self, live: &BTreeSet<String>) -> Vec<Field> {
         let field = |(last, names): (&u8, &Vec<&str>)| {
             let live = names.iter().zip(0..).filter(|(name, _)| live.contains(**name));
-            let candidates = live.map(|(name, place)| Candidate { hash: [place; 32], node: (*name).to_owned() });
+            let candidates =
+                live.map(|(name, place)| Candidate { distance: 0, hash: [place; 32], node: (*name).to_owned() });
             Field { ip: ip(*last), hashed: ip(*last), nobody: self.nobody, candidates: candidates.collect() }
         };
         self.order.iter().map(field).collect()

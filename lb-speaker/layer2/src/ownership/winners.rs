@@ -55,7 +55,7 @@ impl Ownership {
             let load = |node: &str| loads.get(node).copied().unwrap_or(0);
             let order = |candidate: &&Candidate| {
                 let (node, hash) = (&candidate.node, candidate.hash);
-                (sibling != Some(node), load(node) >= share, load(node) / share.max(1), hash)
+                (candidate.distance, sibling != Some(node), load(node) >= share, load(node) / share.max(1), hash)
             };
             let best = self.able(field, rivals).min_by_key(order).map(|candidate| candidate.node.clone());
             if let Some(best) = &best {
