@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use nix::time::{ClockId, clock_gettime};
 use roadstead_dataplane::{
     addresses::to_map,
-    responder::{Announced, AnnouncedKey, Be16, LONGEST_QUESTION, Responder, Speaker},
+    responder::{Addr, Announced, AnnouncedKey, Be16, LONGEST_QUESTION, Responder, Speaker},
 };
 use roadstead_layer2::membership::KERNEL_LEASE;
 use tracing::{info, warn};
@@ -39,6 +39,8 @@ pub(crate) enum Choice {
     Ebpf,
 }
 
+/// For how long a former owner is known of an address that is not leased: a node that was starved takes it up again.
+const LINGER: Duration = Duration::from_secs(3);
 /// For how long after a planned move connections are sent to where they were; renewed for as long as that node lives.
 const FORMER: Duration = Duration::from_mins(10);
 
@@ -175,13 +177,18 @@ impl KernelResponder for InKernel {
         if let Some(leases) = leases {
             let answers = self.choice != Choice::Userspace;
             let renew = |lease: &KernelLease| {
-                let key = AnnouncedKey { addr: to_map(lease.ip), ifindex: lease.interface };
+                let key = key_of(lease);
                 let entry = entry(maps.written().get(&key), now_ns, lease);
                 let lease_until = if answers { entry.lease_until } else { 0 };
                 (key, Announced { lease_until, ..entry })
             };
-            let told = leases.iter().filter(|lease| answers || lease.former.is_some());
-            let wanted = told.map(renew).collect();
+            let told = leases
+                .iter()
+                .filter(|lease| answers || lease.former.is_some() || maps.written().contains_key(&key_of(lease)));
+            let mut wanted: BTreeMap<AnnouncedKey, Announced> = told.map(renew).collect();
+            let gone = maps.written().iter().filter(|(key, _)| !wanted.contains_key(key));
+            let lingering: Vec<_> = gone.filter_map(|(key, entry)| Some((*key, linger(entry, now_ns)?))).collect();
+            wanted.extend(lingering);
             outcome = maps.follow(&wanted).and(outcome);
         }
         self.tell(outcome);
@@ -227,11 +234,13 @@ fn entry(written: Option<&Announced>, now: u64, lease: &KernelLease) -> Announce
     let is_fresh = written.lease_until > now
         && until >= written.lease_until
         && until - written.lease_until < until.saturating_sub(now) / 5;
-    let former = lease.former.map(to_map).unwrap_or_default();
-    let former_until = match lease.former {
-        None => 0,
-        Some(_) if written.former == former && written.former_until > now + ns(FORMER) / 2 => written.former_until,
-        Some(_) => now + ns(FORMER),
+    // Who had the address before stays known: an address that is taken up again did not come from anybody.
+    let known = if written.former_until > now { written.former } else { Addr::UNSPECIFIED };
+    let former = lease.former.map_or(known, to_map);
+    let former_until = match former {
+        Addr::UNSPECIFIED => 0,
+        _ if written.former == former && written.former_until > now + ns(FORMER) / 2 => written.former_until,
+        _ => now + ns(FORMER),
     };
     Announced {
         lease_until: if is_fresh { written.lease_until } else { until },
@@ -241,6 +250,21 @@ fn entry(written: Option<&Announced>, now: u64, lease: &KernelLease) -> Announce
         mac: lease.mac.0,
         ..Announced::default()
     }
+}
+
+/// What is left of the entry of an address that is not leased: nothing is answered, but connections that this node does
+/// not know go on to the former owner for a while.
+fn linger(entry: &Announced, now: u64) -> Option<Announced> {
+    let former_until = entry.former_until.min(now + ns(LINGER));
+    let lingers = entry.former != Addr::UNSPECIFIED && entry.former_until > now;
+    // Once it lingers its end stays.
+    let former_until =
+        if entry.lease_until == 0 && entry.former_until < now + ns(LINGER) { entry.former_until } else { former_until };
+    lingers.then_some(Announced { lease_until: 0, former_until, ..*entry })
+}
+
+fn key_of(lease: &KernelLease) -> AnnouncedKey {
+    AnnouncedKey { addr: to_map(lease.ip), ifindex: lease.interface }
 }
 
 fn ns(time: Duration) -> u64 {
@@ -265,7 +289,6 @@ fn local_address(peer: SocketAddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use roadstead_dataplane::responder::Addr;
     use roadstead_layer2::wire::Mac;
 
     use super::*;
@@ -315,7 +338,21 @@ mod tests {
         assert_eq!(after(minute, Some("192.0.2.12")).former_until, first.former_until);
         assert_eq!(after(6 * minute, Some("192.0.2.12")).former_until, now + 16 * minute);
         assert_eq!(after(minute, Some("192.0.2.13")).former_until, now + 11 * minute);
-        assert_eq!((after(minute, None).former, after(minute, None).former_until), (Addr::UNSPECIFIED, 0));
+        // Taken up again from nobody, it still was there.
+        assert_eq!((after(minute, None).former, after(minute, None).former_until), (first.former, first.former_until));
+        assert_eq!((after(11 * minute, None).former, after(11 * minute, None).former_until), (Addr::UNSPECIFIED, 0));
+    }
+
+    #[test]
+    fn a_former_owner_is_known_a_while_longer_than_the_lease() {
+        let now = 10_000 * MS;
+        let entry = entry(None, now, &lease(now + 2_500 * MS, Some("192.0.2.12")));
+        let left = linger(&entry, now).unwrap();
+        assert_eq!((left.lease_until, left.former_until), (0, now + 3_000 * MS));
+        let later = linger(&left, now + 1_000 * MS).unwrap();
+        assert_eq!(later, left, "its end stays");
+        assert_eq!(linger(&left, now + 3_000 * MS), None);
+        assert_eq!(linger(&Announced { former: Addr::UNSPECIFIED, ..entry }, now), None);
     }
 
     #[test]
