@@ -25,6 +25,7 @@ mod netns {
     mod invariants;
     mod linux;
     mod matrix;
+    mod moved;
     mod mtu;
     mod picks;
     mod refused;
