@@ -28,6 +28,7 @@ use crate::{
     kernel::{KernelLease, KernelResponder, Origin},
     links::{Seen, Watch},
     loud::Loud,
+    members::Members,
     metrics::Metrics,
     peers::PeerSocket,
     plan::{Desired, Owned},
@@ -99,6 +100,7 @@ pub(crate) struct Engine {
     waker: UnixStream,
     thread: JoinHandle<()>,
     verdicts: watch::Receiver<Verdict>,
+    members: watch::Receiver<Members>,
 }
 
 impl Engine {
@@ -110,6 +112,7 @@ impl Engine {
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let segment = Segment::new(setup.refresh);
         let (verdict, verdicts) = watch::channel(Verdict::default());
+        let (told, members) = watch::channel(Members::default());
         let mut turn = Turn {
             setup,
             inbox: Arc::clone(&inbox),
@@ -119,6 +122,7 @@ impl Engine {
             silent: BTreeSet::new(),
             segment,
             verdict,
+            told,
             number: 0,
             loud: Loud::default(),
             is_loud: true,
@@ -135,7 +139,7 @@ impl Engine {
         };
         let thread = std::thread::Builder::new().name("segment".to_owned()).spawn(move || turn.run());
         let thread = thread.context("cannot start the engine's thread")?;
-        Ok((Self { inbox, waker, thread, verdicts }, adoptions))
+        Ok((Self { inbox, waker, thread, verdicts, members }, adoptions))
     }
 
     /// Hands in the newest configuration, and the table of all addresses that peers compare with theirs. Gives the
@@ -148,6 +152,11 @@ impl Engine {
         drop(inbox);
         self.wake();
         number
+    }
+
+    /// What is known of all speakers.
+    pub(crate) fn members(&self) -> watch::Receiver<Members> {
+        self.members.clone()
     }
 
     /// What the segment says about new addresses.
@@ -179,6 +188,8 @@ struct Turn {
     silent: BTreeSet<IpAddr>,
     segment: Segment,
     verdict: watch::Sender<Verdict>,
+    /// What is known of all speakers.
+    told: watch::Sender<Members>,
     /// Of the configuration that holds.
     number: u64,
     loud: Loud,
@@ -230,6 +241,7 @@ impl Turn {
             }
             if configured || rescanned || stop || change != Change::Nothing {
                 self.decide(change);
+                self.tell_members();
             }
             if self.leaving && self.setup.ownership.may_leave(now) {
                 return self.leave();
@@ -541,6 +553,15 @@ impl Turn {
         let freed = segment.speak(now, scene(&self.setup), |ip| self.may_answer(ip));
         self.segment = segment;
         freed
+    }
+
+    fn tell_members(&self) {
+        let members = Members::of(&self.setup.ownership, &self.disagreeing);
+        self.told.send_if_modified(|told| {
+            let news = *told != members;
+            *told = members;
+            news
+        });
     }
 
     fn tell_verdict(&self) {

@@ -15,6 +15,7 @@ mod kernel;
 mod links;
 mod local;
 mod loud;
+mod members;
 mod metrics;
 mod offline;
 mod peers;

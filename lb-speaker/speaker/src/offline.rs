@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use roadstead_allocator::{Allocation, Classes, allocate_beside, prior_of};
-use roadstead_layer2::election::{Abilities, elect};
+use roadstead_layer2::election::{Contest, Verdict, elect};
 use roadstead_model::ObjectName;
 use roadstead_sources::LoadOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Desired;
+use crate::{members::Members, plan::Desired};
 
 /// Where the offline commands read from.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub(crate) struct ExplainFlags {
     /// Namespace of the Service
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// Nodes that are alive (repeatable; default: all)
+    /// Nodes that are alive (repeatable; default: those that the speaker of --state-dir knows, else all)
     #[arg(long = "live", value_name = "NODE", value_delimiter = ',')]
     live: Vec<String>,
     /// The Service, as NAME or NAMESPACE/NAME
@@ -119,29 +119,52 @@ pub(crate) fn explain(flags: &ExplainFlags) -> anyhow::Result<()> {
     let Some(assignment) = desired.allocation.services.get(&name) else {
         bail!("there is no Service {name} of type LoadBalancer");
     };
-    let live: BTreeSet<String> = match flags.live.is_empty() {
-        true => desired.snapshot.nodes.keys().cloned().collect(),
-        false => flags.live.iter().cloned().collect(),
+    let members = flags.manifests.state_dir.as_deref().filter(|_| flags.live.is_empty()).and_then(Members::read);
+    let live: BTreeSet<String> = match &members {
+        Some(members) => members.live(),
+        None if flags.live.is_empty() => desired.snapshot.nodes.keys().cloned().collect(),
+        None => flags.live.iter().cloned().collect(),
     };
     let contests = desired.contests().into_iter().filter(|contest| assignment.ips.contains(&contest.ip));
-    let addresses: Vec<ExplainedAddress> = contests
-        .map(|contest| {
-            let outcome = elect(&desired.snapshot, &contest, &live, &Abilities::new());
-            let nodes = outcome.nodes.into_iter().map(|(node, verdict)| ExplainedNode {
-                won: outcome.winner.as_ref() == Some(&node),
-                node,
-                reason: verdict.to_string(),
-            });
-            let nodes = nodes.collect();
-            let reason = outcome.nobody.map(|nobody| nobody.to_string());
-            ExplainedAddress { ip: contest.ip, winner: outcome.winner, reason, nodes }
-        })
-        .collect();
+    let addresses: Vec<ExplainedAddress> =
+        contests.map(|contest| explain_one(&desired, &contest, &live, members.as_ref())).collect();
     if flags.manifests.output == Output::Json {
         return print(&(serde_json::to_string_pretty(&addresses)? + "\n"));
     }
     let pending = assignment.reason.as_ref().map(|reason| format!("{name}: {reason}\n"));
     print(&(pending.unwrap_or_default() + &addresses.into_iter().map(explained).collect::<String>()))
+}
+
+/// How the nodes fare for one address, with what a running speaker knows of them.
+fn explain_one(
+    desired: &Desired,
+    contest: &Contest<'_>,
+    live: &BTreeSet<String>,
+    members: Option<&Members>,
+) -> ExplainedAddress {
+    let can = members.map(Members::abilities).unwrap_or_default();
+    let mut outcome = elect(&desired.snapshot, contest, live, &can);
+    let kept = members.filter(|members| members.election == "sticky").and_then(|members| members.claimant(contest.ip));
+    let may_keep = |node: &&str| matches!(outcome.nodes.get(*node), Some(Verdict::Won | Verdict::HigherHash));
+    let kept = kept.filter(may_keep).map(str::to_owned);
+    let is_kept = kept.is_some();
+    if let Some(kept) = kept.filter(|_| outcome.nobody.is_none()) {
+        outcome.winner = Some(kept);
+    }
+    let nodes = outcome.nodes.into_iter().map(|(node, verdict)| {
+        let won = outcome.winner.as_ref() == Some(&node);
+        let reason = match verdict {
+            Verdict::Won | Verdict::HigherHash if is_kept && won => "has the address and keeps it".to_owned(),
+            Verdict::Won | Verdict::HigherHash if is_kept => "is eligible, but another node has the address".to_owned(),
+            verdict => verdict.to_string(),
+        };
+        let remark = members.and_then(|members| members.remark(&node, contest.ip));
+        let reason = remark.map_or_else(|| reason.clone(), |remark| format!("{reason} ({remark})"));
+        ExplainedNode { won, node, reason }
+    });
+    let nodes = nodes.collect();
+    let reason = outcome.nobody.map(|nobody| nobody.to_string());
+    ExplainedAddress { ip: contest.ip, winner: outcome.winner, reason, nodes }
 }
 
 fn explained(address: ExplainedAddress) -> String {

@@ -29,6 +29,7 @@ use crate::{
     engine::{Adoption, Engine, Setup},
     kernel::{KernelResponder, Origin},
     links::{Seen, Watch},
+    members::Members,
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
@@ -138,7 +139,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
     let mut adopted = adoption.clone();
-    let mut verdicts = engine.verdicts();
+    let (mut verdicts, mut members) = (engine.verdicts(), engine.members());
     let mut refused = BTreeMap::new();
     let (mut fresh, mut configured, mut number) = (true, false, 0);
     let ended = loop {
@@ -172,6 +173,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
             changed = verdicts.changed() => if changed.is_err() {
                 break Err(anyhow::anyhow!("the engine ended"));
             },
+            Ok(()) = members.changed() => tell(&members.borrow_and_update(), &flags.source.state_dir),
             Ok(()) = announced.changed() => controller.announcing(&announced.borrow_and_update().clone()),
             _ = every_second.tick() => {}
         }
@@ -184,6 +186,13 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         served.await.context("the metrics server ended in a panic")?;
     }
     ended
+}
+
+/// Writes down what is known of all speakers: `explain` and the next start read it.
+fn tell(members: &Members, state_dir: &Path) {
+    if let Err(error) = members.write(state_dir) {
+        warn!(%error, "cannot write what is known of the speakers, so `explain` does not know it");
+    }
 }
 
 fn start_engine(
@@ -229,13 +238,16 @@ fn start_engine(
     if kernel.vouches() && !matches!(flags.partition, Partition::Strict) {
         membership.answer_by_kernel();
     }
+    // Of another node, where a state directory was copied, they say nothing.
+    let earlier = Members::read(&flags.source.state_dir).filter(|earlier| earlier.node == node);
+    let remembered = earlier.map(|earlier| earlier.own_claims()).unwrap_or_default();
     let rules = Rules { election: flags.election.into(), partition: flags.partition.into() };
     if rules.partition == ownership::Partition::Strict && peers.as_ref().is_some_and(|_| flags.peers.len() < 3) {
         warn!("two speakers have no majority without each other: when one is gone, the other announces nothing");
     }
     Engine::start(Setup {
         node: node.to_owned(),
-        ownership: Ownership::new(membership, rules, BTreeMap::new()),
+        ownership: Ownership::new(membership, rules, remembered),
         origin: Origin::now(),
         peers,
         ports,
