@@ -65,6 +65,10 @@ impl Socket {
         if length > ROOM - inner.out.len().min(ROOM) || !(inner.queued || enqueue(&self.0)) {
             return 0;
         }
+        if inner.queued && inner.out.is_empty() {
+            // The flusher has it from a write that had to wait, and may be waiting for the kernel no more.
+            with_flusher(Waker::wake_by_ref);
+        }
         inner.queued = true;
         inner.out.reserve(length);
         for slice in slices {
@@ -115,17 +119,23 @@ impl Inner {
         done
     }
 
-    /// Waits until the flusher has written all. It alone waits for the kernel where a client is slow.
-    fn poll_written(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
+    /// Writes what waits, on behalf of a task of its own connection. A stream wakes only who asked it last, and that has to
+    /// stay the flusher: it goes on where the task gives up, and wakes the task when all is written.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = with_flusher(|flusher| self.poll_out(&mut Context::from_waker(flusher)));
+        if let Poll::Ready(done) = polled.unwrap_or_else(|| self.poll_out(cx)) {
+            return Poll::Ready(done);
         }
         if !self.waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {
             self.waiter = Some(cx.waker().clone());
         }
         Poll::Pending
     }
+}
+
+/// Does something with the waker of this thread's flusher, if there is one.
+fn with_flusher<T>(work: impl FnOnce(&Waker) -> T) -> Option<T> {
+    TURN.with_borrow(|turn| turn.flusher.as_ref().map(work))
 }
 
 /// Puts a socket among those that are written at the end of this turn; false where nobody would.
@@ -206,10 +216,7 @@ impl AsyncWrite for Socket {
         }
         if inner.queued {
             // The order of bytes: first what waits. Most often the kernel takes it at once.
-            match inner.poll_out(cx) {
-                Poll::Ready(done) => done?,
-                Poll::Pending => ready!(inner.poll_written(cx))?,
-            }
+            ready!(inner.poll_written(cx))?;
         }
         Pin::new(&mut inner.stream).poll_write_vectored(cx, slices)
     }
@@ -225,15 +232,15 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
-        if !inner.out.is_empty() && inner.poll_out(cx).is_pending() {
-            ready!(inner.poll_written(cx))?;
-        }
+        ready!(inner.poll_written(cx))?;
         Pin::new(&mut inner.stream).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -300,6 +307,42 @@ mod tests {
         let mut rest = String::new();
         far.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "last", "what waits is written when the socket is dropped");
+        flusher.abort();
+    }
+
+    #[tokio::test]
+    async fn small_pieces_behind_one_that_had_to_wait_go_out_too() {
+        let flusher = tokio::spawn(flush_turns());
+        yield_now().await;
+        let (mut socket, mut far) = pair().await;
+        let write = async move {
+            for _ in 0..1024 {
+                socket.write_all(&[b'x'; ROOM / 2]).await.unwrap();
+                socket.write_all(&[b'y'; 2 * ROOM]).await.unwrap();
+            }
+            socket.write_all(b"end").await.unwrap();
+            socket
+        };
+        // As a connection's task, the writer is woken for other things too, and tries to write each time.
+        let others = async {
+            loop {
+                yield_now().await;
+            }
+        };
+        let writer = tokio::spawn(async move {
+            tokio::select! { socket = write => socket, () = others => unreachable!("it never ends") }
+        });
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        let mut rest = 1024 * (ROOM / 2 + 2 * ROOM) + 3;
+        let mut room = vec![0; 1 << 16];
+        while rest > 0 {
+            let read = tokio::time::timeout(Duration::from_secs(20), far.read(&mut room)).await;
+            rest -= read.unwrap_or_else(|_| panic!("{rest} bytes do not come")).unwrap();
+        }
+        // The socket was there all the time: nothing went out because it was dropped.
+        drop(writer.await.unwrap());
         flusher.abort();
     }
 
