@@ -1,4 +1,4 @@
-//! What a running speaker knows of all speakers, as a file beside the status: for `explain`, and for its own next start.
+//! What a running speaker knows of all speakers, as a file in the state directory: for `explain`, and for its own next start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,7 +138,8 @@ impl Members {
 }
 
 fn file(state_dir: &Path) -> PathBuf {
-    state_dir.join("status/speaker.json")
+    // Not in the status folder: what is there, every daemon reads as Kubernetes objects.
+    state_dir.join("speaker-members.json")
 }
 
 fn state_text(state: PeerState) -> &'static str {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use roadstead_layer2::{election::Interfaces, responder::Station, wire::Mac};
+use roadstead_layer2::{responder::Station, wire::Mac};
 use tracing::{info, warn};
 
 use crate::{
@@ -79,12 +79,6 @@ impl Ports {
     /// Whether an interface of this host has the hardware address, in use or not.
     pub(crate) fn is_ours(&self, mac: Mac) -> bool {
         self.links.iter().any(|link| link.mac == mac)
-    }
-
-    /// Whether this node can announce anything on these interfaces now: one of them is up and has carrier.
-    #[expect(dead_code, reason = "the election is about to ask")]
-    pub(crate) fn can_announce(&self, interfaces: &Interfaces) -> bool {
-        self.ports.values().any(|port| interfaces.contains(&port.name))
     }
 
     /// Takes the patterns of excluded interfaces; true if [`Self::rescan`] must follow.
