@@ -55,8 +55,10 @@ fn assert_attached_once(node: &Node) {
 
 /// The pinned links of the uplink programs.
 fn pins(node: &Node) -> Vec<String> {
-    let version = fs::read_dir(node.bpffs()).unwrap().next().unwrap().unwrap().path();
-    let names = fs::read_dir(version.join("links")).unwrap().map(|entry| entry.unwrap().file_name());
+    let folders = fs::read_dir(node.bpffs()).unwrap().map(|entry| entry.unwrap().path().join("links"));
+    // The speakers' folder has maps alone.
+    let links = folders.into_iter().find(|links| links.exists()).unwrap();
+    let names = fs::read_dir(links).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).filter(|n| n.starts_with("uplink")).collect();
     names.sort_unstable();
     names

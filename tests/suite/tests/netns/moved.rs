@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roadstead_lab::{Daemon, Lab, Node, Place, Program, demo::Cluster, wait_until};
+use roadstead_lab::{Daemon, Lab, Node, Place, Program, demo::Cluster, wait_for, wait_until};
 
 use super::fixture::{LATE, PAIR, READY, WEB, assigned, lab, owner};
 
@@ -42,9 +42,8 @@ fn survive(name: &str, responder: &str) {
     let speakers = lab.nodes().iter().map(|node| (node.name(), start(node, responder)));
     let mut speakers: BTreeMap<&str, Daemon> = speakers.collect();
     speakers.values().for_each(|speaker| speaker.wait_ready(READY).unwrap());
-    let owned = || pair.iter().all(|ip| owner(&lab, *ip).is_some());
-    wait_until(LATE, "one node answers", owned).unwrap();
-    let first = owner(&lab, pair[0]).unwrap();
+    let owned = || pair.map(|ip| owner(&lab, ip)).into_iter().collect::<Option<Vec<_>>>();
+    let first = wait_for(LATE, "one node answers", owned).unwrap().swap_remove(0);
     let other = lab.nodes().iter().find(|node| node.name() != first).unwrap();
     settled(&lab, pair, &first);
 
