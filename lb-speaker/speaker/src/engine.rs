@@ -233,7 +233,7 @@ impl Turn {
             self.is_loud = self.loud.follow(now, states);
             change = change.max(self.setup.ownership.tick(now));
             self.send();
-            self.compare(now);
+            let compared = self.compare(now);
             self.watch_stalled();
             let rescanned = self.rescan();
             if rescanned {
@@ -241,6 +241,8 @@ impl Turn {
             }
             if configured || rescanned || stop || change != Change::Nothing {
                 self.decide(change);
+                self.tell_members();
+            } else if compared {
                 self.tell_members();
             }
             if self.leaving && self.setup.ownership.may_leave(now) {
@@ -381,8 +383,9 @@ impl Turn {
         }
     }
 
-    /// Tells of peers that assigned other addresses, and hands on what this node is to take over.
-    fn compare(&mut self, now: Duration) {
+    /// Tells of peers that assigned other addresses, and hands on what this node is to take over; true if the peers that
+    /// disagree are others.
+    fn compare(&mut self, now: Duration) -> bool {
         let membership = &mut self.setup.ownership.membership;
         let table = membership.take_adopted().map(Arc::new);
         if table.is_some() || (!membership.is_asking() && !self.adoption.borrow().over) {
@@ -390,7 +393,7 @@ impl Turn {
         }
         let disagreeing: BTreeSet<String> = membership.disagreeing(now).map(str::to_owned).collect();
         if disagreeing == self.disagreeing {
-            return;
+            return false;
         }
         for peer in disagreeing.difference(&self.disagreeing) {
             error!(%peer, "the peer assigned other addresses than this node: do both read the same files?");
@@ -400,6 +403,7 @@ impl Turn {
         }
         self.setup.metrics.disagreeing(disagreeing.len());
         self.disagreeing = disagreeing;
+        true
     }
 
     /// Looks at the interfaces: at once when something became of them, and now and then.
