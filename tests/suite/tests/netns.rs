@@ -13,6 +13,7 @@ mod netns {
     mod conflicts;
     mod demo;
     mod devices;
+    mod doctor;
     mod expect;
     mod fixture;
     mod gone;

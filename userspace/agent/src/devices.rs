@@ -62,7 +62,7 @@ impl Devices {
         Ok(Self::new(links, addresses, &default_routes))
     }
 
-    fn new(links: Vec<Link>, addresses: Vec<(u32, IpAddr)>, default_routes: &[u32]) -> Self {
+    pub(crate) fn new(links: Vec<Link>, addresses: Vec<(u32, IpAddr)>, default_routes: &[u32]) -> Self {
         let links: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
         let name = |index: &u32| links.get(index).map(|link: &Link| link.name.clone());
         let mut by_device: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
@@ -134,6 +134,11 @@ impl Devices {
     fn with_masters<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Link> {
         let master = |link: &&Link| link.master.and_then(|index| self.links.get(&index));
         std::iter::successors(Some(link), master).take(1 + NESTED)
+    }
+
+    /// Whether there is a device of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.links.values().any(|link| link.name == name)
     }
 
     /// All addresses of the node's devices.

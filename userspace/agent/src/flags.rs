@@ -8,7 +8,10 @@ use roadstead_model::Selection;
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
 
-use crate::{check::CheckFlags, explain::ExplainFlags, get::GetFlags, status::StatusFlags, trace::TraceFlags};
+use crate::{
+    check::CheckFlags, doctor::DoctorFlags, explain::ExplainFlags, get::GetFlags, status::StatusFlags,
+    trace::TraceFlags,
+};
 
 /// Balances Service traffic on this node.
 #[derive(Debug, Parser)]
@@ -42,6 +45,8 @@ pub(crate) enum Command {
     Status(Box<StatusFlags>),
     /// Show new flows and refusals as they happen.
     Trace(Box<TraceFlags>),
+    /// Tell what this host lacks, or who else does the same work on it, and what to do; exit 1 where a daemon cannot work.
+    Doctor(DoctorFlags),
     /// Detach and unpin everything that `run` has left in the kernel.
     Cleanup {
         /// Where the agent's pins are.

@@ -12,6 +12,7 @@ mod cgroup;
 mod check;
 mod desired;
 mod devices;
+mod doctor;
 mod explain;
 mod flags;
 mod get;
@@ -56,6 +57,7 @@ fn try_main() -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(trace::run(&flags)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Doctor(flags) => doctor::run(&flags),
         Command::Cleanup { bpffs } => {
             roadstead_dataplane::cleanup::run(&bpffs)?;
             println!("removed every program, map and link pinned in {}", bpffs.display());

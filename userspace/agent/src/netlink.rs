@@ -1,8 +1,9 @@
-//! The kernel's devices, addresses and default routes by route netlink, and news of them.
+//! The kernel's devices, addresses and default routes by route netlink, and news of them; for `doctor` its packet filters.
 //!
 //! Netlink sockets belong to the network namespace of the process, whatever is mounted at /sys and /proc. News is a reason
 //! to look again and nothing more: what the devices are is always read in full, so lost news costs time, never truth.
 
+mod filters;
 mod messages;
 
 use std::{
@@ -29,7 +30,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-pub(crate) use self::messages::Link;
+pub(crate) use self::{filters::Chain, messages::Link};
 
 /// The kernel fills up to 32 KiB of a buffer with a dump.
 const BUFFER: usize = 64 * 1024;
@@ -59,7 +60,19 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = open(SockFlag::SOCK_CLOEXEC, 0)?;
+        Self::open_protocol(SockProtocol::NetlinkRoute)
+    }
+
+    /// The same for questions about packet filters.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or has none.
+    pub(crate) fn open_netfilter() -> io::Result<Self> {
+        Self::open_protocol(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn open_protocol(protocol: SockProtocol) -> io::Result<Self> {
+        let socket = open(SockFlag::SOCK_CLOEXEC, protocol, 0)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_WITHIN_SECONDS))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -77,6 +90,11 @@ impl Kernel {
     /// Numbers of the devices that default routes lead through.
     pub(crate) fn default_routes(&mut self) -> io::Result<Vec<u32>> {
         self.dump(messages::RTM_GETROUTE, messages::RTM_NEWROUTE, messages::default_route)
+    }
+
+    /// All chains of nftables; of a kernel opened by [`Kernel::open_netfilter`].
+    pub(crate) fn chains(&mut self) -> io::Result<Vec<Chain>> {
+        self.dump(filters::GET_CHAIN, filters::NEW_CHAIN, |body| filters::chain(body).into_iter().collect())
     }
 
     fn dump<T>(&mut self, request: u16, answer: u16, parse: impl Fn(&[u8]) -> Vec<T>) -> io::Result<Vec<T>> {
@@ -208,15 +226,15 @@ async fn news(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
 /// The runtime has no socket for netlink, and its way to wait for any descriptor is unsafe. To its datagram socket the
 /// family is nothing; only reading is done past it, for that cut-off datagrams are told.
 fn subscribe() -> io::Result<UdpSocket> {
-    let socket = open(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, GROUPS)?;
+    let socket = open(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, SockProtocol::NetlinkRoute, GROUPS)?;
     // The system's limit on the size does not bind CAP_NET_ADMIN; without either, more news is lost, and noticed.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER));
     UdpSocket::from_std(socket.into())
 }
 
-fn open(flags: SockFlag, groups: u32) -> io::Result<OwnedFd> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+fn open(flags: SockFlag, protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)
 }

@@ -105,11 +105,12 @@ impl Message<'_> {
     }
 }
 
-/// A dump of devices without their counters, of addresses or of routes, in all families.
+/// A dump of devices without their counters, of addresses, of routes or of chains, in all families.
 pub(super) fn dump_request(kind: u16, sequence: u32) -> Vec<u8> {
     let body_length = match kind {
         RTM_GETLINK => LINK_BODY,
         RTM_GETADDR => ADDRESS_BODY,
+        super::filters::GET_CHAIN => super::filters::BODY,
         _ => ROUTE_BODY,
     };
     let mut body = vec![0; body_length];
@@ -131,7 +132,7 @@ fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
@@ -205,7 +206,7 @@ fn next_hops(mut rest: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 /// Types and values of attributes, up to the first that is cut off.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0)?);
         let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
@@ -227,7 +228,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
