@@ -2,9 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
+use roadstead_model::{ObjectName, Snapshot};
+use roadstead_routes::Controller;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{Script, Scripted, ask, named, scene, warnings};
@@ -35,6 +38,31 @@ async fn the_endpoint_with_fewest_requests_gets_the_next() {
         seen.len() == 2
     })
     .await;
+}
+
+/// Hints are for the proxy's own node, and leave out nobody once one endpoint has none.
+#[tokio::test]
+async fn endpoints_that_are_meant_for_the_proxys_node_get_its_requests() {
+    let (near, far) = (TestEndpoint::start("near").await, TestEndpoint::start("far").await);
+    let mut snapshot = scene(&[near.address, far.address], &[]);
+    let hint = |snapshot: &mut Snapshot, place: usize, node: Option<&str>| {
+        let slices = snapshot.slices.get_mut(&ObjectName::new("default", "web")).unwrap();
+        Arc::make_mut(&mut slices[place]).endpoints[0].node_hints = node.map(str::to_owned).into_iter().collect();
+    };
+    hint(&mut snapshot, 0, Some("node-a"));
+    hint(&mut snapshot, 1, Some("node-b"));
+    let controller = Controller { node: Some("node-a".to_owned()), ..Controller::default() };
+    let mut proxy = Proxy::controlled(snapshot.clone(), controller, 100);
+    for _ in 0..6 {
+        assert_eq!(named(&ask(&proxy, "/").await), "near");
+    }
+    hint(&mut snapshot, 1, None);
+    proxy.apply(&snapshot);
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        seen.insert(named(&ask(&proxy, "/").await).to_owned());
+    }
+    assert_eq!(seen.len(), 2);
 }
 
 /// A tunnel is a request under way for as long as it is open, though its answer's head came long ago.
@@ -129,7 +157,7 @@ async fn a_service_may_be_reached_by_its_own_address() {
     let (pod, vip) = (TestEndpoint::start("pod").await, TestEndpoint::start("vip").await);
     let mut snapshot = scene(&[pod.address], &[("service-upstream", "true")]);
     let service = snapshot.services.values_mut().next().unwrap();
-    let service = std::sync::Arc::make_mut(service);
+    let service = Arc::make_mut(service);
     service.cluster_ips = vec![vip.address.ip()];
     service.ports[0].port = vip.address.port().try_into().unwrap();
     edit(&mut snapshot, "web", |object| {
@@ -193,6 +221,6 @@ async fn no_request_fails_while_endpoints_come_and_go() {
     }
 }
 
-fn tokio_stop() -> std::sync::Arc<std::sync::atomic::AtomicBool> {
-    std::sync::Arc::default()
+fn tokio_stop() -> Arc<std::sync::atomic::AtomicBool> {
+    Arc::default()
 }

@@ -6,6 +6,7 @@ use super::{Script, Scripted, ask, named, scene, warnings};
 use crate::{
     client::{exchange, get, status},
     endpoint::TestEndpoint,
+    objects::options,
     proxy::Proxy,
 };
 
@@ -60,6 +61,32 @@ async fn what_may_have_been_done_is_not_done_twice_unless_it_may_be() {
     {
         let (good, bad) = outcomes(Script::Reset, &post.replace("POST", method), annotations).await;
         assert_eq!((good > 3, bad == 0), (goes_on, goes_on), "{method} {annotations:?}: {good} and {bad}");
+    }
+}
+
+/// By the ConfigMap for every Ingress, whatever words its annotation has, and by a word for one.
+#[tokio::test]
+async fn whoever_asks_for_it_has_posts_done_again() {
+    let (key, post) = ("proxy-next-upstream", get("a", "/").replace("GET", "POST"));
+    for (option, words, goes_on) in [
+        ("false", "error", false),
+        ("true", "error", true),
+        ("true", "http_503", false),
+        ("false", "error non_idempotent", true),
+        ("perhaps", "error", false),
+    ] {
+        let (web, failing) = (TestEndpoint::start("web").await, Scripted::start("failing", Script::Reset).await);
+        let annotations = [(key, words), ("upstream-max-fails", "0")];
+        let mut snapshot = scene(&[failing.address, web.address], &annotations);
+        options(&mut snapshot, &[("retry-non-idempotent", option)]);
+        let proxy = Proxy::start(snapshot);
+        assert_eq!(warnings(&proxy), if option == "perhaps" { "1" } else { "0" }, "{option}");
+        let mut good = 0;
+        for _ in 0..6 {
+            good += usize::from(status(&exchange(proxy.http, &post).await) == 200);
+        }
+        assert!(failing.requests() > 0);
+        assert_eq!(good, if goes_on { 6 } else { 3 }, "{option} {words}");
     }
 }
 
