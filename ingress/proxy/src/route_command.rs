@@ -1,4 +1,4 @@
-//! `roadstead-ingress route`: what would take a request, from the manifests alone.
+//! `roadstead-ingress route`: what would take a request, by what the source says now.
 
 use std::{net::IpAddr, process::ExitCode, sync::OnceLock};
 
@@ -8,13 +8,14 @@ use roadstead_routes::{
     BackendId, Effects, Outcome, Redirect, Route, Scheme, SnippetAnswer, Table, Target, compile, endpoints_of,
     redirect, route as find,
 };
-use roadstead_sources::load;
+use roadstead_sources::read;
 use serde::Serialize;
 
 use crate::{
     cli::{Output, RouteFlags},
     fields::Origin,
     handler::RequestFacts,
+    run::interest,
 };
 
 /// The answer; its fields only ever grow (DESIGN section 1).
@@ -52,8 +53,9 @@ pub struct Answer {
 /// # Errors
 /// The answer could not be written as JSON.
 pub fn route(flags: &RouteFlags) -> anyhow::Result<ExitCode> {
-    let snapshot = load(&flags.source.manifests, &flags.source.options());
-    let compiled = compile(&snapshot, &flags.classes.controller());
+    let controller = flags.classes.controller();
+    let snapshot = read(&flags.source, interest(&controller, None))?;
+    let compiled = compile(&snapshot, &controller);
     for problem in snapshot.problems.iter().chain(&compiled.problems) {
         eprintln!("{problem}");
     }

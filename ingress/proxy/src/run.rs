@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use roadstead_model::Snapshot;
-use roadstead_routes::Controller;
-use roadstead_sources::{StatusWriter, start};
+use roadstead_model::{ObjectName, Snapshot};
+use roadstead_routes::{Controller, references};
+use roadstead_sources::{Interest, Source, StatusWriter, start};
 use roadstead_telemetry::{Health, Shutdown, init_logging, serve};
-use tokio::{runtime, sync::watch};
+use tokio::runtime;
 
 use crate::{
     cli::RunFlags,
@@ -21,6 +21,9 @@ use crate::{
 
 /// How long to wait for the first full snapshot before listening all the same: a request would get 404 until then.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
+
+/// How often to look how old the configuration is.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Between two tries to write the status.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -44,20 +47,22 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry, &flags.metrics()).context("cannot register metrics")?;
-    let health = Health::new(registry);
+    let health = Health::new(registry.clone());
     health.set_live(true);
     if let Some(address) = flags.telemetry.metrics_addr {
         serve(address, health.clone(), shutdown.clone())
             .with_context(|| format!("cannot serve metrics on {address}"))?;
     }
     let controller = Controller { node: flags.source.node_name().ok(), ..flags.classes.controller() };
+    let interest = interest(&controller, flags.edge.flags().default_certificate);
     let mut control = Control::new(controller, metrics, tls::provider())?.with_edge(flags.edge.flags());
     let resolving = tokio::spawn(keep_resolved(control.names()));
-    let source = start(&flags.source).context("cannot read the manifests")?;
+    let source = start(&flags.source, interest).context("cannot start the source")?;
+    source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
     let synced = snapshots.wait_for(|snapshot| snapshot.synced);
     if !matches!(tokio::time::timeout(FIRST_SYNC, synced).await, Ok(Ok(_))) {
-        tracing::warn!("the manifests are not read in full yet, serving what there is");
+        tracing::warn!("the configuration is not read in full yet, serving what there is");
     }
     let first = snapshots.borrow_and_update().clone();
     let mut status =
@@ -68,28 +73,37 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     }
     let server = Server::start(&flags.server(), &control.live(), &shutdown)?;
     tracing::info!(http = ?server.http, https = ?server.https, "serving");
-    health.set_ready(true);
-    follow(&mut control, &mut status, &mut snapshots, &shutdown).await;
+    follow(&mut control, &mut status, &source, &health, &shutdown).await;
     health.set_ready(false);
     resolving.abort();
     source.stop().await;
     Ok(server)
 }
 
+/// What is asked of an API server: the Ingresses, what they lead to, and the Secrets and ConfigMaps that they or the flags name.
+pub(crate) fn interest(controller: &Controller, default_certificate: Option<ObjectName>) -> Interest {
+    let controller = controller.clone();
+    Interest::proxy(move |snapshot| {
+        let mut references = references(snapshot, &controller);
+        references.secrets.extend(default_certificate.clone());
+        references
+    })
+}
+
 /// Applies every snapshot until the shutdown.
-async fn follow(
-    control: &mut Control,
-    status: &mut Status,
-    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
-    shutdown: &Shutdown,
-) {
+async fn follow(control: &mut Control, status: &mut Status, source: &Source, health: &Health, shutdown: &Shutdown) {
+    let mut snapshots = source.snapshots();
+    let mut look = tokio::time::interval(LOOK);
     loop {
+        // Files that cannot be read make nobody unready; what an API server has not confirmed for long does.
+        health.set_ready(source.is_current());
         tokio::select! {
             () = shutdown.wait() => return,
             () = tokio::time::sleep(STATUS_RETRY), if status.failed => {
                 status.write(control);
                 continue;
             }
+            _ = look.tick() => continue,
             changed = snapshots.changed() => {
                 if changed.is_err() {
                     tracing::error!("the source ended, serving what is known");

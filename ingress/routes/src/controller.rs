@@ -26,9 +26,14 @@ impl Controller {
     /// The ConfigMap of options, where there is one.
     #[must_use]
     pub fn config_map<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s std::sync::Arc<ConfigMap>> {
+        snapshot.config_maps.get(&self.config_map_name()?)
+    }
+
+    /// The name of the ConfigMap of options.
+    pub(crate) fn config_map_name(&self) -> Option<ObjectName> {
         let serves_nginx = || self.classes.names.iter().any(|name| name == NGINX_CLASS);
         let default = || serves_nginx().then(|| ObjectName::new("ingress-nginx", "ingress-nginx-controller"));
-        snapshot.config_maps.get(&self.config_map.clone().or_else(default)?)
+        self.config_map.clone().or_else(default)
     }
 
     /// Whose habits an Ingress expects: ingress-nginx's where it is of class `nginx` by name or by the class's controller.

@@ -19,7 +19,7 @@ use roadstead_layer2::{
     membership::{Key, MAX_NAME, Membership},
     ownership::{self, Ownership, Rules},
 };
-use roadstead_sources::SourceFlags;
+use roadstead_sources::{Interest, SourceFlags};
 use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -39,6 +39,9 @@ use crate::{
     selection::Selection,
 };
 
+/// Where the installer puts the daemons.
+const NAMESPACE: &str = "roadstead-system";
+
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
@@ -46,6 +49,10 @@ pub(crate) struct RunFlags {
     source: SourceFlags,
     #[command(flatten)]
     telemetry: TelemetryFlags,
+    /// The namespace of this speaker's own objects in a cluster, whose ConfigMaps of `MetalLB`'s are taken too (default: the
+    /// pod's, else roadstead-system)
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
     /// Announce on this interface (repeatable; default: every Ethernet interface that is up and has an address)
     #[arg(long = "interface", value_name = "IF", env = "ROADSTEAD_INTERFACE", value_delimiter = ',')]
     interfaces: Vec<String>,
@@ -90,6 +97,13 @@ pub(crate) struct RunFlags {
     partition: Partition,
 }
 
+impl RunFlags {
+    fn namespace(&self) -> String {
+        let own = self.namespace.clone().or_else(roadstead_sources::own_namespace);
+        own.unwrap_or_else(|| NAMESPACE.to_owned())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Switch {
     On,
@@ -123,7 +137,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot catch signals")?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).context("cannot register the metrics")?;
-    let health = Health::new(registry);
+    let health = Health::new(registry.clone());
     let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
     let (announcing, mut announced) = watch::channel(Announcing::default());
     let started = priority::with(flags.realtime_priority, || start_engine(&flags, &node, &metrics, announcing));
@@ -133,7 +147,9 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         server.with_context(|| format!("cannot serve metrics on {addr}"))
     };
     let served = flags.telemetry.metrics_addr.map(serve).transpose()?;
-    let source = roadstead_sources::start(&flags.source).context("cannot start the source")?;
+    let interest = Interest::speaker(&flags.namespace());
+    let source = roadstead_sources::start(&flags.source, interest).context("cannot start the source")?;
+    source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
     let mut controller = Controller::new(&flags.source.state_dir, &node, Classes::new(flags.lb_class.clone()), metrics);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
@@ -160,7 +176,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         }
         // Nobody learns of an address before the segment was asked for it.
         let written = verdict.done >= number && controller.write();
-        health.set_ready(written && configured);
+        health.set_ready(written && configured && source.is_current());
         tokio::select! {
             () = shutdown.wait() => break Ok(()),
             changed = snapshots.changed() => match changed {

@@ -54,6 +54,7 @@ pub(crate) fn run(paths: &[PathBuf], flags: &CheckFlags) -> anyhow::Result<ExitC
         node_port_range: flags.node_port_range,
         // Status is no part of the manifests.
         state_dir: None,
+        ..LoadOptions::default()
     };
     let controller = Controller {
         classes: ClassChoice { names: flags.ingress_classes.clone() },

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use roadstead_sources as sources;
+use roadstead_sources::{self as sources, Interest};
 use roadstead_telemetry::{self as telemetry, Health, Shutdown};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use crate::{agent::Agent, flags::RunFlags, metrics::Metrics, netlink::Watch};
 
+/// How long to wait for the first full snapshot before attaching all the same.
+const FIRST_SYNC: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
 const COLLECT: Duration = Duration::from_secs(5);
 
@@ -19,7 +21,7 @@ pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     let registry = prometheus::Registry::new();
     let metrics = Metrics::register(&registry).context("cannot register metrics")?;
-    let health = Health::new(registry);
+    let health = Health::new(registry.clone());
     let server = match flags.telemetry.metrics_addr {
         Some(addr) => Some(
             telemetry::serve(addr, health.clone(), shutdown.clone())
@@ -29,26 +31,36 @@ pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
     };
     warn_unless_forwarding();
 
-    let source = sources::start(&flags.source)?;
+    let source = sources::start(&flags.source, Interest::agent()).context("cannot start the source")?;
+    source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
     let mut watch = Watch::open().context("cannot follow the devices")?;
     let mut agent = Agent::load(flags, metrics, health.clone())?;
+    let synced = snapshots.wait_for(|snapshot| snapshot.synced);
+    tokio::select! {
+        () = shutdown.wait() => return Ok(()),
+        synced = timeout(FIRST_SYNC, synced) => if !matches!(synced, Ok(Ok(_))) {
+            warn!("the configuration is not read in full yet; what an earlier agent has programmed stays");
+        },
+    }
     let first = snapshots.borrow_and_update().clone();
+    let mut synced = first.synced;
     // A program must not meet a half-filled map. Programs of an earlier agent serve on meanwhile.
     anyhow::ensure!(agent.apply(first), "the first snapshot could not be programmed");
     agent.attach()?;
-    health.set_ready(true);
     info!("serving");
 
     let (mut tick, mut collect) = (interval(TICK), interval(COLLECT));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     collect.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        health.set_ready(synced && source.is_current());
         tokio::select! {
             () = shutdown.wait() => break,
             changed = snapshots.changed() => {
-                changed.context("the source of manifests has stopped")?;
+                changed.context("the source has stopped")?;
                 let snapshot = snapshots.borrow_and_update().clone();
+                synced |= snapshot.synced;
                 agent.apply(snapshot);
             }
             () = watch.changed() => agent.devices_changed(),

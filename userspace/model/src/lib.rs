@@ -12,6 +12,7 @@ mod metadata;
 mod node;
 mod pool;
 mod problem;
+mod references;
 mod selector;
 mod service;
 mod snapshot;
@@ -28,6 +29,7 @@ pub use pool::{
     ServiceAllocation,
 };
 pub use problem::{ObjectRef, Place, Problem, Severity};
+pub use references::References;
 pub use selector::{LabelSelector, Requirement};
 pub use service::{
     FamilyPolicy, IngressIpMode, LoadBalancerIngress, LoadBalancerSpec, Selection, Service, ServiceKind, ServicePort,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser;
-use roadstead_sources::{LoadOptions, SourceFlags};
+use roadstead_sources::{Interest, LoadOptions, SourceFlags};
 
 const SERVICES: usize = 10_000;
 
@@ -47,7 +47,7 @@ fn follow(folder: &Path, per_file: usize) -> Result<(), Box<dyn Error>> {
     let state = folder.join("state").display().to_string();
     let flags =
         Cli::try_parse_from(["cold_start", "--manifests", &folder.display().to_string(), "--state-dir", &state])?;
-    let source = roadstead_sources::start(&flags.source)?;
+    let source = roadstead_sources::start(&flags.source, Interest::agent())?;
     let mut snapshots = source.snapshots();
     for change in 1..8 {
         // Young files are read again until their stamps can be trusted: not a part of what a change costs.

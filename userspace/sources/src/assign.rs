@@ -58,6 +58,20 @@ impl Assigned {
     }
 }
 
+/// What each Service has by itself, in order of names: those of an API server have all that they are to have.
+pub(crate) fn as_written<D: Deref<Target = Draft>>(drafts: &BTreeMap<ObjectName, D>) -> Vec<(ObjectName, Assigned)> {
+    let written = |draft: &Draft| {
+        let service = &draft.service;
+        Assigned {
+            ip_families: service.ip_families.clone(),
+            cluster_ips: service.cluster_ips.clone(),
+            node_ports: service.ports.iter().map(|port| port.node_port).collect(),
+            health_check_node_port: service.load_balancer.health_check_node_port,
+        }
+    };
+    drafts.iter().map(|(name, draft)| (name.clone(), written(draft))).collect()
+}
+
 /// What each Service gets, in order of names, and the conflicts for which others are left out.
 pub(crate) fn assign<D: Deref<Target = Draft>>(
     drafts: &BTreeMap<ObjectName, D>,

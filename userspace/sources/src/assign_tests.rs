@@ -64,7 +64,7 @@ fn options(cidrs: &[&str], range: &str) -> LoadOptions {
     LoadOptions {
         service_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         node_port_range: range.parse().unwrap(),
-        state_dir: None,
+        ..LoadOptions::default()
     }
 }
 

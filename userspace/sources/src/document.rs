@@ -27,7 +27,8 @@ pub(crate) enum Format {
 /// One document of a file.
 #[derive(Debug)]
 pub(crate) struct Document {
-    pub(crate) file: Arc<Path>,
+    /// The file that it stands in; none for an object that a server sent.
+    pub(crate) file: Option<Arc<Path>>,
     /// The line of the file that the text begins on, counted from 1.
     first_line: usize,
     format: Format,
@@ -52,10 +53,15 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// The place of a field of the object, of the object itself where the field is empty.
-    pub(crate) fn place(&self, field: &str) -> Place {
-        let line = self.document.line_of(&self.path(field));
-        Place { file: self.document.file.to_path_buf(), line }
+    /// The place of a field of the object, of the object itself where the field is empty; none without a file.
+    pub(crate) fn place(&self, field: &str) -> Option<Place> {
+        self.document.file.as_ref()?;
+        self.document.place(self.line(field))
+    }
+
+    /// The line that a field begins on.
+    fn line(&self, field: &str) -> usize {
+        self.document.line_of(&self.path(field))
     }
 
     fn path(&self, field: &str) -> Vec<Step> {
@@ -72,19 +78,24 @@ impl Origin {
         let text = serde_yaml::to_string(tree).ok()?;
         let error = serde_yaml::from_str::<T>(&text).err()?;
         let complaint = self.document.yaml_complaint(&error);
-        let line = self.place(complaint.field.as_deref().unwrap_or_default()).line;
+        let line = self.line(complaint.field.as_deref().unwrap_or_default());
         Some(Complaint { line, ..complaint })
     }
 }
 
 impl Document {
     fn new(file: &Arc<Path>, first_line: usize, format: Format, text: String) -> Self {
-        Self { file: Arc::clone(file), first_line, format, text, index: OnceLock::new() }
+        Self { file: Some(Arc::clone(file)), first_line, format, text, index: OnceLock::new() }
+    }
+
+    /// What objects without a file stand in: it has no text, and nothing in it has a place.
+    pub(crate) fn nowhere() -> Self {
+        Self { file: None, first_line: 1, format: Format::Yaml, text: String::new(), index: OnceLock::new() }
     }
 
     /// A document of the same file without a text.
     pub(crate) fn empty(beside: &Self) -> Self {
-        Self::new(&beside.file, beside.first_line, Format::Yaml, String::new())
+        Self { file: beside.file.clone(), first_line: beside.first_line, ..Self::nowhere() }
     }
 
     /// A document that stands in a field of this one, which begins on that line of the file, and whether the text is found
@@ -93,7 +104,13 @@ impl Document {
         let written = |offset: usize| self.text.lines().nth((line + 1 + offset).checked_sub(self.first_line)?);
         let mut lines = text.lines().enumerate();
         let found = lines.all(|(offset, inner)| written(offset).is_some_and(|outer| outer.trim() == inner.trim()));
-        (Self::new(&self.file, line + 1, Format::Yaml, text.to_owned()), found)
+        let text = text.to_owned();
+        (Self { file: self.file.clone(), first_line: line + 1, text, ..Self::nowhere() }, found)
+    }
+
+    /// A line of the file.
+    pub(crate) fn place(&self, line: usize) -> Option<Place> {
+        Some(Place { file: self.file.as_ref()?.to_path_buf(), line })
     }
 
     /// The document as it is written.

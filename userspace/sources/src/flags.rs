@@ -12,6 +12,12 @@ pub struct SourceFlags {
     /// A directory of Kubernetes YAML or JSON, watched (repeatable)
     #[arg(long, value_name = "DIR", env = "ROADSTEAD_MANIFESTS", value_delimiter = ',')]
     pub manifests: Vec<PathBuf>,
+    /// The API server of this kubeconfig instead, with its current context
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The API server of the cluster that this pod runs in instead
+    #[arg(long, env = "ROADSTEAD_IN_CLUSTER")]
+    pub in_cluster: bool,
     /// Which Node object is this node (default: the hostname)
     #[arg(long, value_name = "NAME", env = "ROADSTEAD_NODE_NAME")]
     pub node_name: Option<String>,
@@ -51,6 +57,7 @@ impl SourceFlags {
             service_cidrs: self.service_cidrs.clone(),
             node_port_range: self.node_port_range,
             state_dir: Some(self.state_dir.clone()),
+            filling: Filling::Here,
         }
     }
 }
@@ -64,6 +71,18 @@ pub struct LoadOptions {
     pub node_port_range: NodePortRange,
     /// The state directory whose `status/` is merged into the objects; `None` takes the manifests alone.
     pub state_dir: Option<PathBuf>,
+    /// Who fills in what objects leave out.
+    pub filling: Filling,
+}
+
+/// Who fills in what objects leave out: addresses and ports of Services, hints of slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filling {
+    /// This crate, in the place of an API server and its controllers.
+    #[default]
+    Here,
+    /// The API server that the objects come from: what they lack they do not have.
+    Server,
 }
 
 impl Default for LoadOptions {
@@ -74,6 +93,7 @@ impl Default for LoadOptions {
             service_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
             node_port_range: NodePortRange::default(),
             state_dir: None,
+            filling: Filling::Here,
         }
     }
 }

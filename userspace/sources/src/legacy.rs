@@ -31,7 +31,7 @@ pub(crate) fn config_map(key: &Key, config: &ConfigMap, origin: &Origin) -> Pars
     let none = ParsedFile::default;
     let (true, Some(text)) = (*key.name.name == *NAME, config.data.get(NAME)) else { return none() };
     let outer = origin.place(FIELD);
-    let (inner, exact) = origin.document.inner(outer.line, text);
+    let (inner, exact) = origin.document.inner(line_of(outer.as_ref()), text);
     let source = Source { key, origin, inner: Some((Arc::new(inner), exact)) };
     let tree = match source.tree() {
         Ok(tree) if is_configuration(&tree) => tree,
@@ -39,8 +39,7 @@ pub(crate) fn config_map(key: &Key, config: &ConfigMap, origin: &Origin) -> Pars
         Ok(_) => return none(),
         Err(_) if !SECTIONS.iter().any(|section| text.contains(&format!("{section}:"))) => return none(),
         Err(complaint) => {
-            let line = if exact { complaint.line } else { outer.line };
-            let place = Place { file: outer.file, line };
+            let place = if exact { origin.document.place(complaint.line) } else { outer };
             // Which pools it names, nobody knows: those that were there stay.
             let mut unread = none();
             unread.problems.push(source.problem(Severity::Error, place, FIELD.to_owned(), complaint.reason));
@@ -80,7 +79,7 @@ impl Source<'_> {
     }
 
     /// Where a field of it stands, and what the field is called in full.
-    fn place(&self, at: &str) -> (Place, String) {
+    fn place(&self, at: &str) -> (Option<Place>, String) {
         match &self.inner {
             None => (self.origin.place(at), at.to_owned()),
             Some((document, exact)) => {
@@ -91,9 +90,9 @@ impl Source<'_> {
         }
     }
 
-    fn problem(&self, severity: Severity, place: Place, field: String, reason: String) -> Problem {
+    fn problem(&self, severity: Severity, place: Option<Place>, field: String, reason: String) -> Problem {
         let object = ObjectRef { kind: self.key.kind.as_str().to_owned(), name: self.key.name.clone() };
-        Problem { severity, place: Some(place), object: Some(object), field: Some(field), reason }
+        Problem { severity, place, object: Some(object), field: Some(field), reason }
     }
 
     /// Reads those of the objects that serve here.
@@ -190,7 +189,7 @@ impl Converted {
                 let Some(text) = tree.get("data").and_then(|data| text_at(data, NAME)) else {
                     return self.refuse(origin, "holds no data.config, which MetalLB's configuration stands in");
                 };
-                let (inner, exact) = origin.document.inner(origin.place(FIELD).line, text);
+                let (inner, exact) = origin.document.inner(line_of(origin.place(FIELD).as_ref()), text);
                 let source = Source { key: &key, origin, inner: Some((Arc::new(inner), exact)) };
                 match source.tree() {
                     Ok(tree) if is_configuration(&tree) => {
@@ -229,10 +228,15 @@ impl Converted {
     }
 
     fn refuse(&mut self, origin: &Origin, reason: &str) {
-        let place = Some(origin.place(""));
+        let place = origin.place("");
         let reason = reason.to_owned();
         self.problems.push(Problem { severity: Severity::Error, place, object: None, field: None, reason });
     }
+}
+
+/// The line of a place; without a file nobody asks for it.
+fn line_of(place: Option<&Place>) -> usize {
+    place.map_or(1, |place| place.line)
 }
 
 fn text_at<'a>(tree: &'a Value, key: &str) -> Option<&'a str> {

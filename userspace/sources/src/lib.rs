@@ -1,8 +1,9 @@
 //! From wire objects to the model, and status back: the border of the configuration's way.
 //!
-//! A directory of Kubernetes YAML or JSON is read ([`load`]) or read and watched ([`start`]); what comes out are
+//! A directory of Kubernetes YAML or JSON is read ([`load`]) or read and watched ([`start`]), or an API server is followed; what
+//! comes out are
 //! snapshots of `roadstead-model` in which names, ports, protocols and addresses are valid and everything is filled in that
-//! an API server would fill in. This is the only crate that names k8s-openapi and the YAML parser. It deliberately
+//! an API server would fill in. This is the only crate that names kube, k8s-openapi and the YAML parser. It deliberately
 //! decides nothing about traffic: what is desired is said here, what follows from it elsewhere.
 //!
 //! A reading goes `files` (which files) -> `entries` (what of them changed) -> `parse` (documents, the unchanged ones reused) ->
@@ -22,6 +23,7 @@ mod exclusion;
 mod files;
 mod findings;
 mod flags;
+mod kube;
 mod legacy;
 mod limits;
 mod locate;
@@ -36,11 +38,13 @@ mod slices;
 mod source;
 mod status;
 mod store;
+mod told;
 mod watches;
 
-pub use flags::{LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
+pub use flags::{Filling, LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
+pub use kube::{Interest, fuzz_wire, own_namespace};
 pub use legacy::{Converted, convert_old, fuzz_old};
 pub use parse::fuzz_manifest;
-pub use source::{Source, SourceError, start};
+pub use source::{Source, SourceError, read, start};
 pub use status::{ServiceStatus, StatusWriter, status_objects};
 pub use store::{Loaded, load};

@@ -12,10 +12,10 @@ use std::{
 use roadstead_model::{EndpointSlice, ObjectName, ObjectRef, Place, Problem, Service, Severity, Snapshot};
 
 use crate::{
-    assign::{Assigned, Conflict, assign},
+    assign::{Assigned, Conflict, as_written, assign},
     claims::{Claims, FileId},
     findings::Finding,
-    flags::LoadOptions,
+    flags::{Filling, LoadOptions},
     object::{Draft, Key, Kind, Object, Parsed},
     overlaps::{Overlap, overlaps},
     parse::{ParsedFile, found},
@@ -89,7 +89,7 @@ impl Merge {
         if pass.assign {
             self.services(options, &mut pass);
         }
-        self.endpoints(&mut pass);
+        self.endpoints(options.filling, &mut pass);
         let overlaps = overlaps(&pass.next.pools);
         self.problems(&overlaps, &mut pass.next.problems);
         (pass.next, pass.changed)
@@ -226,7 +226,10 @@ impl Merge {
 
     fn services(&mut self, options: &LoadOptions, pass: &mut Pass) {
         let last = std::mem::take(&mut pass.next.services);
-        let (assigned, conflicts) = assign(&self.drafts, options, &last);
+        let (assigned, conflicts) = match options.filling {
+            Filling::Here => assign(&self.drafts, options, &last),
+            Filling::Server => (as_written(&self.drafts), Vec::new()),
+        };
         self.conflicts = conflicts;
         let mut services = Vec::with_capacity(assigned.len());
         let mut known = 0;
@@ -286,15 +289,18 @@ impl Merge {
         services.into_iter().flatten().filter(concerned).map(|(name, _)| name)
     }
 
-    fn endpoints(&self, pass: &mut Pass) {
-        let concerned: Vec<_> = self.concerned(pass).cloned().collect();
-        pass.stale.extend(concerned);
+    fn endpoints(&self, filling: Filling, pass: &mut Pass) {
+        if filling == Filling::Here {
+            let concerned: Vec<_> = self.concerned(pass).cloned().collect();
+            pass.stale.extend(concerned);
+        }
         let next = &mut pass.next;
         for name in &pass.stale {
             let named = self.slices.get(name).into_iter().flat_map(|named| named.values().flatten());
             let last = next.slices_of(name);
-            let slices =
-                slices(next.services.get(name).map(|service| &**service), named, &self.pods, &next.nodes, last);
+            // Without a Service there is nothing to fill in either.
+            let service = next.services.get(name).filter(|_| filling == Filling::Here);
+            let slices = slices(service.map(|service| &**service), named, &self.pods, &next.nodes, last);
             if last.len() == slices.len() && last.iter().zip(&slices).all(|(old, new)| Arc::ptr_eq(old, new)) {
                 continue;
             }
@@ -311,16 +317,20 @@ impl Merge {
     pub(crate) fn place(&self, object: &ObjectRef, field: &str) -> Option<Place> {
         let (kind, _) = Kind::named(&object.kind)?;
         let claims = self.names.get(&Key { kind, name: object.name.clone() })?;
-        Some(claims.chosen()?.origin.place(field))
+        claims.chosen()?.origin.place(field)
     }
 
     /// The problems that objects have with each other.
     fn problems(&self, overlaps: &[Overlap], problems: &mut Vec<Problem>) {
         for claims in self.doubles.iter().filter_map(|key| self.names.get(key)) {
             let Some(first) = claims.chosen() else { continue };
-            let place = first.origin.place("");
+            let earlier = match first.origin.place("") {
+                Some(place) => format!("is defined already at {}:{}", place.file.display(), place.line),
+                // Two objects of a server stand for one: MetalLB's old ConfigMaps may name the same pool.
+                None => "is defined by another object too".to_owned(),
+            };
             for parsed in claims.others() {
-                let reason = format!("is defined already at {}:{}", place.file.display(), place.line);
+                let reason = earlier.clone();
                 problems.push(problem(Severity::Error, parsed, "metadata.name", reason));
             }
         }

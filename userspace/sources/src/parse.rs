@@ -52,7 +52,7 @@ enum Piece {
 /// Splits a file's content and looks up its documents in what the file held before.
 pub(crate) fn plan(file: &Arc<Path>, content: &[u8], last: Option<&ParsedFile>) -> Plan {
     let refuse = |line: usize, reason: &str| {
-        let place = Place { file: file.to_path_buf(), line };
+        let place = Some(Place { file: file.to_path_buf(), line });
         Plan { refusal: Some(problem(Severity::Error, place, None, None, reason)), ..Plan::default() }
     };
     let text = match std::str::from_utf8(content) {
@@ -118,6 +118,17 @@ impl Plan {
 pub(crate) fn parse_document(document: &Arc<Document>) -> ParsedFile {
     let mut parsed = ParsedFile::default();
     parsed.document(document);
+    parsed
+}
+
+/// Reads an object of a server: what kind it is follows from where it was asked for.
+pub(crate) fn parse_object(kind: Kind, tree: &Value, document: &Arc<Document>) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
+    let origin = Origin { document: Arc::clone(document), item: None };
+    let metadata = tree.get("metadata");
+    let name = metadata.and_then(|metadata| text(metadata, "name")).unwrap_or_default();
+    let namespace = metadata.and_then(|metadata| text(metadata, "namespace"));
+    parsed.known(Key { kind, name: convert::name(kind, namespace, name) }, tree, &origin);
     parsed
 }
 
@@ -286,7 +297,7 @@ impl ParsedFile {
     }
 
     fn complain(&mut self, origin: &Origin, key: Option<&Key>, complaint: &Complaint) {
-        let place = Place { file: origin.document.file.to_path_buf(), line: complaint.line };
+        let place = origin.document.place(complaint.line);
         let problem = problem(Severity::Error, place, key, complaint.field.as_deref(), &complaint.reason);
         self.problems.push(problem);
     }
@@ -297,10 +308,10 @@ pub(crate) fn found(key: &Key, origin: &Origin, finding: &Finding) -> Problem {
     problem(finding.severity, origin.place(&finding.field), Some(key), Some(&finding.field), &finding.reason)
 }
 
-fn problem(severity: Severity, place: Place, key: Option<&Key>, field: Option<&str>, reason: &str) -> Problem {
+fn problem(severity: Severity, place: Option<Place>, key: Option<&Key>, field: Option<&str>, reason: &str) -> Problem {
     Problem {
         severity,
-        place: Some(place),
+        place,
         object: key.map(|key| ObjectRef { kind: key.kind.as_str().to_owned(), name: key.name.clone() }),
         field: field.map(str::to_owned),
         reason: reason.to_owned(),

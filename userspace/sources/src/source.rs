@@ -1,8 +1,8 @@
-//! The watched source: a thread that reads when files change and hands out snapshots.
+//! The running source: a thread that reads when files change, or follows an API server, and hands out snapshots.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,14 +16,16 @@ use notify::{
     Event, EventKind,
     event::{AccessKind, AccessMode, ModifyKind},
 };
-use roadstead_model::{Problem, Severity, Snapshot};
-use tokio::sync::watch;
+use roadstead_model::Snapshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     files::{Scope, names_manifest},
     flags::SourceFlags,
+    kube::{self, Access, Interest, Running, Standing},
     status,
-    store::Store,
+    store::{Store, load},
+    told::Told,
     watches::{Watches, wakes},
 };
 
@@ -40,12 +42,27 @@ const PATROL: Duration = Duration::from_secs(5);
 /// How soon a folder that could not be watched is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long a command waits for an API server.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// Why a source could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No directory was given.
-    #[error("no source of desired state, give --manifests DIR")]
+    /// No source was given.
+    #[error("no source of desired state, give --manifests DIR, --kubeconfig FILE or --in-cluster")]
     NoSource,
+    /// More than one was given.
+    #[error("give one of --manifests, --kubeconfig and --in-cluster, not several")]
+    TwoSources,
+    /// The configuration for the API server is of no use.
+    #[error("cannot become a client of the API server")]
+    Server(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The API server does not answer a command that waits for it.
+    #[error("the API server did not tell all that was asked for within {} s", .0.as_secs())]
+    NoAnswer(Duration),
+    /// The metrics contradict each other.
+    #[error("cannot make the metrics of the source")]
+    Metrics(#[source] prometheus::Error),
     /// `--service-cidr` names a family twice.
     #[error("--service-cidr takes one range of each family, {0} is the second of its own")]
     ServiceCidr(ipnet::IpNet),
@@ -58,14 +75,21 @@ pub enum SourceError {
 }
 
 /// A running source; dropping it ends the watching too.
-#[derive(Debug)]
 pub struct Source {
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    signals: SyncSender<Signal>,
+    ending: Ending,
     thread: Option<JoinHandle<()>>,
+    /// Of an API server, how current its state is.
+    standing: Option<Standing>,
     /// How often the reader has looked.
     #[cfg(test)]
     readings: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// How the thread is told to end.
+enum Ending {
+    Files(SyncSender<Signal>),
+    Server(Option<oneshot::Sender<()>>),
 }
 
 enum Signal {
@@ -73,15 +97,69 @@ enum Signal {
     Stop,
 }
 
-/// Reads the manifests and watches them from then on; when this returns, the first snapshot is there.
+/// Reads the manifests and watches them from then on; when this returns, the first snapshot is there. Or follows an API server, of
+/// which it asks for no more than `interest` says; its first snapshots are not synced.
 ///
 /// # Errors
-/// When the flags name no source or files cannot be watched. A directory that cannot be read is no error: it may come,
-/// and until then it is a problem of the snapshot.
-pub fn start(flags: &SourceFlags) -> Result<Source, SourceError> {
-    if flags.manifests.is_empty() {
-        return Err(SourceError::NoSource);
+/// When the flags name no source, files cannot be watched, or the configuration for an API server is of no use. A directory
+/// that cannot be read is no error: it may come, and until then it is a problem of the snapshot. Nor is a server that is away.
+pub fn start(flags: &SourceFlags, interest: Interest) -> Result<Source, SourceError> {
+    match access(flags)? {
+        Some(access) => {
+            let node = flags.node_name().ok();
+            let Running { snapshots, standing, stop, thread } = kube::start(access, interest, node.as_deref())?;
+            let (ending, standing) = (Ending::Server(stop), Some(standing));
+            #[cfg(test)]
+            let readings = Arc::default();
+            Ok(Source {
+                snapshots,
+                ending,
+                thread,
+                standing,
+                #[cfg(test)]
+                readings,
+            })
+        }
+        None => start_files(flags),
     }
+}
+
+/// The API server that the flags name, if they do.
+fn access(flags: &SourceFlags) -> Result<Option<Access>, SourceError> {
+    match (flags.manifests.is_empty(), &flags.kubeconfig, flags.in_cluster) {
+        (true, Some(file), false) => Ok(Some(Access::Kubeconfig(file.clone()))),
+        (true, None, true) => Ok(Some(Access::InCluster)),
+        (false, None, false) => Ok(None),
+        (true, None, false) => Err(SourceError::NoSource),
+        _ => Err(SourceError::TwoSources),
+    }
+}
+
+/// Reads what there is now, once.
+///
+/// # Errors
+/// When the flags name no source, or the API server does not answer.
+pub fn read(flags: &SourceFlags, interest: Interest) -> Result<Snapshot, SourceError> {
+    if access(flags)?.is_none() {
+        return Ok(load(&flags.manifests, &flags.options()));
+    }
+    let source = start(flags, interest)?;
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        let snapshot = source.snapshots.borrow().clone();
+        let is_over = Instant::now() >= deadline;
+        // What must not be listed is told as a problem; the rest is worth to be shown.
+        if snapshot.synced || is_over && !snapshot.problems.is_empty() {
+            return Ok(Arc::unwrap_or_clone(snapshot));
+        }
+        if is_over {
+            return Err(SourceError::NoAnswer(ANSWER));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn start_files(flags: &SourceFlags) -> Result<Source, SourceError> {
     let mut families = HashSet::new();
     if let Some(second) = flags.service_cidrs.iter().find(|cidr| !families.insert(cidr.addr().is_ipv4())) {
         return Err(SourceError::ServiceCidr(*second));
@@ -123,14 +201,38 @@ pub fn start(flags: &SourceFlags) -> Result<Source, SourceError> {
     let thread = Some(thread.map_err(SourceError::Thread)?);
     Ok(Source {
         snapshots,
-        signals,
+        ending: Ending::Files(signals),
         thread,
+        standing: None,
         #[cfg(test)]
         readings,
     })
 }
 
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("thread", &self.thread).finish_non_exhaustive()
+    }
+}
+
 impl Source {
+    /// Whether what is known was confirmed lately, by the server that it comes from. Files always are as they are.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.standing.as_ref().is_none_or(Standing::is_current)
+    }
+
+    /// Adds the source's metrics to those of the daemon.
+    ///
+    /// # Errors
+    /// The registry has some of these names already.
+    pub fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        match &self.standing {
+            Some(standing) => registry.register(Box::new(standing.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Snapshots as they come; the current one is there at once.
     #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
@@ -140,22 +242,33 @@ impl Source {
     /// Ends the watching; receivers keep the last snapshot.
     pub async fn stop(mut self) {
         let Some(thread) = self.thread.take() else { return };
-        let signals = self.signals.clone();
+        let signals = match &mut self.ending {
+            Ending::Files(signals) => Some(signals.clone()),
+            Ending::Server(stop) => {
+                drop(stop.take());
+                None
+            }
+        };
         // Both may wait for the reader, which may be reading.
         let joined = tokio::task::spawn_blocking(move || {
-            let _ = signals.send(Signal::Stop);
+            if let Some(signals) = signals {
+                let _ = signals.send(Signal::Stop);
+            }
             thread.join()
         });
         if !matches!(joined.await, Ok(Ok(()))) {
-            tracing::error!("the reader of manifests ended in a panic");
+            tracing::error!("the thread of the source ended in a panic");
         }
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // After `stop` nobody listens; otherwise the thread ends by itself, now or with the events it still has.
-        let _ = self.signals.try_send(Signal::Stop);
+        // After `stop` nobody listens; otherwise the thread ends by itself, now or with the events it still has. That of an API
+        // server ends when the other end of its channel is dropped.
+        if let Ending::Files(signals) = &self.ending {
+            let _ = signals.try_send(Signal::Stop);
+        }
     }
 }
 
@@ -289,35 +402,6 @@ fn may_lead_to_files(path: &Path) -> bool {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => !metadata.is_file(),
         Err(_) => !scratch,
-    }
-}
-
-/// The problems that were logged, so that each is logged once, and its end.
-#[derive(Default)]
-struct Told(Vec<Problem>);
-
-impl Told {
-    fn tell(&mut self, snapshot: &Snapshot) {
-        tracing::info!(
-            generation = snapshot.generation,
-            services = snapshot.services.len(),
-            slices = snapshot.slices.values().map(Vec::len).sum::<usize>(),
-            ingresses = snapshot.ingresses.len(),
-            nodes = snapshot.nodes.len(),
-            pools = snapshot.pools.len(),
-            problems = snapshot.problems.len(),
-            "desired state changed"
-        );
-        for problem in snapshot.problems.iter().filter(|problem| !self.0.contains(problem)) {
-            match problem.severity {
-                Severity::Error => tracing::error!(%problem, "a part of the configuration is not used"),
-                Severity::Warning => tracing::warn!(%problem, "a part of the configuration is not honoured"),
-            }
-        }
-        for problem in self.0.iter().filter(|problem| !snapshot.problems.contains(problem)) {
-            tracing::info!(%problem, "a problem of the configuration is over");
-        }
-        self.0.clone_from(&snapshot.problems);
     }
 }
 

@@ -38,7 +38,7 @@ async fn changes_arrive() {
     let manifests = folder.path().join("m");
     fs::create_dir(&manifests).unwrap();
     fs::write(manifests.join("a.yaml"), service("a")).unwrap();
-    let source = start(&flags(folder.path())).unwrap();
+    let source = start(&flags(folder.path()), Interest::agent()).unwrap();
     let mut snapshots = source.snapshots();
     {
         let first = snapshots.borrow();
@@ -70,7 +70,7 @@ async fn a_writer_that_takes_its_time_withdraws_nothing() {
     let manifests = folder.path().join("m");
     fs::create_dir(&manifests).unwrap();
     fs::write(manifests.join("a.yaml"), format!("{}---\n{}", service("a"), service("b"))).unwrap();
-    let source = start(&flags(folder.path())).unwrap();
+    let source = start(&flags(folder.path()), Interest::agent()).unwrap();
     let mut snapshots = source.snapshots();
     let mut file = fs::File::create(manifests.join("a.yaml")).unwrap();
     // A change elsewhere makes the source read while the file is empty.
@@ -91,7 +91,7 @@ async fn status_is_followed_from_its_first_file_on() {
     let manifests = folder.path().join("m");
     fs::create_dir(&manifests).unwrap();
     fs::write(manifests.join("a.yaml"), service("a").replace("spec: {", "spec: {type: LoadBalancer, ")).unwrap();
-    let source = start(&flags(folder.path())).unwrap();
+    let source = start(&flags(folder.path()), Interest::agent()).unwrap();
     let mut snapshots = source.snapshots();
     let name = roadstead_model::ObjectName::new("default", "a");
     let addresses = BTreeMap::from([(name.clone(), vec!["192.0.2.1".parse().unwrap()].into())]);
@@ -106,10 +106,10 @@ async fn wrong_flags_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut none = flags(folder.path());
     none.manifests.clear();
-    assert!(matches!(start(&none), Err(SourceError::NoSource)));
+    assert!(matches!(start(&none, Interest::agent()), Err(SourceError::NoSource)));
     let mut twice = flags(folder.path());
     twice.service_cidrs = vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
-    assert!(matches!(start(&twice), Err(SourceError::ServiceCidr(_))));
+    assert!(matches!(start(&twice, Interest::agent()), Err(SourceError::ServiceCidr(_))));
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn an_idle_source_sleeps() {
     fs::create_dir_all(&manifests).unwrap();
     fs::create_dir_all(folder.path().join("state/status")).unwrap();
     fs::write(manifests.join("a.yaml"), service("a")).unwrap();
-    let source = start(&flags(folder.path())).unwrap();
+    let source = start(&flags(folder.path()), Interest::agent()).unwrap();
     let read = || source.readings.load(std::sync::atomic::Ordering::Relaxed);
     // The files settle; then a whole second passes without a reading, which only the patrol may break once.
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -138,7 +138,7 @@ async fn an_idle_source_sleeps() {
 async fn a_folder_made_anew_is_watched_and_one_that_is_missing_is_not_synced() {
     let folder = tempfile::tempdir().unwrap();
     let manifests = folder.path().join("m");
-    let source = start(&flags(folder.path())).unwrap();
+    let source = start(&flags(folder.path()), Interest::agent()).unwrap();
     let mut snapshots = source.snapshots();
     assert!(!snapshots.borrow().synced);
     for round in 0..3 {

@@ -66,8 +66,8 @@ pub use log::{Escape, LogOptions, LogVariable, Logging};
 pub use passing::{Passing, Substitution};
 pub(crate) use reader::ConfigMaps;
 pub use reader::Namespaces;
-pub(crate) use reader::annotation_warning;
 pub(crate) use reader::{Reader, Wrong, warning};
+pub(crate) use reader::{annotation_values, annotation_warning};
 pub use redirect::Moved;
 pub use redirect::Redirects;
 pub(crate) use redirect::is_absolute;
@@ -78,6 +78,7 @@ pub use tls::{CipherOrder, TlsSettings, Versions};
 
 pub use transport::{Protocol, ReadAhead, Transport, Version};
 pub(crate) use units::network;
+pub(crate) use units::object as named_object;
 pub use upstream_tls::{SecretChoice, Sni, UpstreamTls, UpstreamVersions, Verify};
 
 pub(crate) use crate::Template;

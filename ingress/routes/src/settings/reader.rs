@@ -20,6 +20,12 @@ pub(super) fn is_setting(key: &str) -> bool {
     key != CONFLICTS_ANNOTATION && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
+/// What an Ingress's annotation says under each prefix.
+pub(crate) fn annotation_values<'a>(ingress: &'a Ingress, key: &str) -> impl Iterator<Item = &'a str> {
+    let written = PREFIXES.map(|prefix| ingress.meta.annotations.get(&format!("{prefix}{key}")));
+    written.into_iter().flatten().map(String::as_str)
+}
+
 /// What follows from a wrong value.
 const NO_EFFECT: &str = "it has no effect";
 /// What follows from a wrong value that guards the Ingress.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1 as wire;
 use roadstead_model::{
-    BackendPort, Host, Ingress, IngressBackend, IngressClass, IngressPath, IngressRule, IngressStatus, IngressTls,
-    Metadata, ObjectName, PathType,
+    BackendPort, CONFLICTS_ANNOTATION, Host, Ingress, IngressBackend, IngressClass, IngressPath, IngressRule,
+    IngressStatus, IngressTls, Metadata, ObjectName, PathType,
 };
 
 use super::metadata;
@@ -28,7 +28,7 @@ const PATH_TYPES: [(&str, PathType); 3] = [
 const AMBIGUOUS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 
 pub(super) fn ingress(object: &wire::Ingress, findings: &mut Findings) -> Option<Object> {
-    let meta = metadata(Kind::Ingress, &object.metadata, findings);
+    let mut meta = metadata(Kind::Ingress, &object.metadata, findings);
     let Some(spec) = &object.spec else {
         findings.error("spec", "is missing");
         return None;
@@ -51,7 +51,10 @@ pub(super) fn ingress(object: &wire::Ingress, findings: &mut Findings) -> Option
     let tls = spec.tls.iter().flatten().enumerate().map(|(index, wire)| tls(index, wire, &meta, findings)).collect();
     let class = spec.ingress_class_name.clone().or_else(|| annotated.cloned());
     let status = status(object, findings);
-    let status = IngressStatus { addresses: status, conflicts: Vec::new() };
+    // What the proxy wrote there is no setting.
+    let conflicts = meta.annotations.remove(CONFLICTS_ANNOTATION);
+    let conflicts = conflicts.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+    let status = IngressStatus { addresses: status, conflicts };
     let ingress = Ingress { meta, class, default_backend, tls, rules, status };
     (!findings.has_errors()).then(|| Object::Ingress(ingress.into()))
 }

@@ -62,7 +62,7 @@ pub(crate) fn convert(
 fn read<T: for<'de> Deserialize<'de>>(tree: &Value, origin: &Origin) -> Result<T, Complaint> {
     T::deserialize(tree).map_err(|error| {
         origin.complaint::<T>(tree).unwrap_or_else(|| Complaint {
-            line: origin.place("").line,
+            line: origin.place("").map_or(1, |place| place.line),
             field: None,
             reason: error.to_string(),
         })

@@ -1,0 +1,25 @@
+//! An API server as the source of objects.
+//!
+//! A `feed` says what is asked for, a `follow`er lists and watches it, `objects` converts and merges by the code that reads
+//! manifests, and `run` hands out snapshots. `reach` knows whether the server is there, for all of them. What is known goes on
+//! to serve while it is not; `standing` tells how old it is.
+
+mod backoff;
+mod connect;
+mod failure;
+mod feed;
+mod fetch;
+mod follow;
+mod interest;
+mod objects;
+mod reach;
+mod run;
+mod standing;
+mod wire;
+
+pub(crate) use connect::Access;
+pub use connect::own_namespace;
+pub use interest::Interest;
+pub(crate) use run::{Running, start};
+pub(crate) use standing::Standing;
+pub use wire::fuzz_wire;
