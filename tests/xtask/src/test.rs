@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         eprintln!("test: this host lacks {lack}; tests that need it are skipped");
     }
     workspace::build_programs_and_next()?;
-    let (tally, finished) = run_tests(&mut command(arguments)?)?;
+    let (tally, finished) = run_parts(arguments)?;
     if finished && tally.results == 0 {
         bail!("no test ran");
     }
@@ -48,12 +49,33 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn command(arguments: &[String]) -> Result<Command> {
+/// The tests on a real cluster, by the module that they are in, and by their test program.
+const ON_CLUSTER: &str = "on_cluster::";
+const CLUSTER_TESTS: [&str; 3] = ["--workspace", "--test", "cluster"];
+
+/// Runs what was asked for. Everything goes first that needs no cluster, whose programs may have to be built yet.
+fn run_parts(arguments: &[String]) -> Result<(Tally, bool)> {
+    if !arguments.is_empty() {
+        let named = arguments.iter().any(|argument| argument == "cluster");
+        let cluster = if named { cluster() } else { setup::cluster::found() };
+        return run_tests(command(arguments, cluster)?);
+    }
+    let without = ["--workspace", "--", "--skip", ON_CLUSTER].map(str::to_owned);
+    let (mut tally, finished) = run_tests(command(&without, None)?)?;
+    let (more, finished_too) = run_tests(command(&CLUSTER_TESTS.map(str::to_owned), cluster())?)?;
+    tally.add(more);
+    Ok((tally, finished && finished_too))
+}
+
+/// The programs of the test cluster, built where they are missing.
+fn cluster() -> Option<PathBuf> {
+    let installed = setup::install_cluster();
+    installed.inspect_err(|error| eprintln!("test: {error:#}\ntest: what needs a Kubernetes cluster is skipped")).ok()
+}
+
+fn command(arguments: &[String], cluster: Option<PathBuf>) -> Result<Command> {
     let mut command = workspace::cargo();
     command.args(["test", "--profile", workspace::PROFILE, "--no-fail-fast"]);
-    if arguments.is_empty() {
-        command.arg("--workspace");
-    }
     // Our own flags to the test programs may follow the user's.
     let (to_cargo, to_tests) = match arguments.iter().position(|argument| argument == "--") {
         Some(at) => arguments.split_at(at),
@@ -61,6 +83,9 @@ fn command(arguments: &[String]) -> Result<Command> {
     };
     command.args(to_cargo).args(["--", "--show-output"]).args(to_tests.iter().skip(1));
     command.env("ROADSTEAD_BIN_DIR", workspace::program_dir()).env("PATH", workspace::path_with_sbin());
+    if let Some(folder) = cluster {
+        command.env(setup::cluster::FOLDER_VARIABLE, folder);
+    }
     if !host::is_root() && host::has_sudo() {
         command.env(runner_variable()?, "sudo -E");
     }
@@ -68,9 +93,9 @@ fn command(arguments: &[String]) -> Result<Command> {
 }
 
 /// Runs the tests, shows their lines as they come, counts results and skips. False where Cargo ends with an error.
-fn run_tests(command: &mut Command) -> Result<(Tally, bool)> {
+fn run_tests(mut command: Command) -> Result<(Tally, bool)> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("could not start {}", process::shown(command)))?;
+    let mut child = command.spawn().with_context(|| format!("could not start {}", process::shown(&command)))?;
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     let stderr = child.stderr.take().context("cargo has no standard error")?;
     let mut tally = Tally::default();

@@ -217,6 +217,10 @@ fn faults_in_manifests_and_texts_are_found() {
     check("a folder is a crate", "ingress/proxy is called ingress", |tree| {
         tree.packages[7].name = "ingress".to_owned();
     });
+    check("a folder is a crate", "tests/notes is no crate", |tree| append(tree, "tests/notes/plan.txt", "later"));
+    check("a folder is a crate", "tests/cluster is a Go module and holds Rust", |tree| {
+        append(tree, "tests/cluster/src/main.rs", "//! x\n");
+    });
     let dependencies = "dependencies have reasons";
     let lines = [
         ("bytes = \"1\" # body chunks without copies\n", "bytes has no default-features"),

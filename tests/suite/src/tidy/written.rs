@@ -1,10 +1,27 @@
 //! What the manifests and the texts at the top level must say.
 
+use std::collections::BTreeSet;
+
 use super::RULES;
 use super::tree::Tree;
 
+/// The folders that hold crates, and what stands beside crates there: the test cluster is a Go module.
+const CRATE_FOLDERS: [&str; 5] = ["ebpf", "ingress", "lb-speaker", "tests", "userspace"];
+const GO_MODULES: [&str; 1] = ["tests/cluster"];
+
 pub(super) fn folder_is_crate(tree: &Tree) -> Vec<String> {
     let mut faults = Vec::new();
+    let folders: BTreeSet<&str> = tree.files.keys().filter_map(|path| crate_folder(path)).collect();
+    for folder in folders {
+        let is_crate = tree.packages.iter().any(|package| package.folder == folder);
+        let is_module = GO_MODULES.contains(&folder);
+        if !is_crate && !is_module {
+            faults.push(format!("{folder} is no crate"));
+        }
+        if is_module && tree.rust_files(folder).next().is_some() {
+            faults.push(format!("{folder} is a Go module and holds Rust"));
+        }
+    }
     for package in &tree.packages {
         let leaf = package.folder.rsplit('/').next().unwrap_or_default();
         if package.name != format!("roadstead-{leaf}") {
@@ -15,6 +32,13 @@ pub(super) fn folder_is_crate(tree: &Tree) -> Vec<String> {
         }
     }
     faults
+}
+
+/// `tests/lab` of `tests/lab/src/lib.rs`; `None` for files that stand higher up.
+fn crate_folder(path: &str) -> Option<&str> {
+    let (top, rest) = path.split_once('/').filter(|(top, _)| CRATE_FOLDERS.contains(top))?;
+    let (leaf, _) = rest.split_once('/')?;
+    path.get(..top.len() + 1 + leaf.len())
 }
 
 pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<String> {
