@@ -189,12 +189,17 @@ impl Lab {
     /// Where it has been made before.
     pub fn add_bystander(&self) -> Result<Place> {
         let (name, number) = topology::BYSTANDER;
-        let namespace = self.ground.id.namespace(name);
+        self.add_station(SegmentPort { place: name, number })
+    }
+
+    /// Adds a host to the segment.
+    pub(crate) fn add_station(&self, port: SegmentPort) -> Result<Place> {
+        let namespace = self.ground.id.namespace(port.place);
         ip::batch(None, &[format!("netns add {namespace}")])?;
         Namespace::open(&namespace)?.set_parameters(topology::PARAMETERS)?;
-        self.join_segment(SegmentPort { place: name, number })?;
+        self.join_segment(port)?;
         Namespace::open(&namespace)?.wait_running(&["eth0"])?;
-        station(&self.ground, name, number, &self.ground.cgroup.join(name))
+        station(&self.ground, port.place, port.number, &self.ground.cgroup.join(port.place))
     }
 
     /// Joins a namespace of the lab to the segment, with the addresses that its number gives.

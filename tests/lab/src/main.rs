@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use roadstead_lab::cluster::{self, ClusterFlags};
+use roadstead_lab::container::{self, ContainerFlags};
 use roadstead_lab::demo::{self, DemoFlags};
 use roadstead_lab::echo::{self, EchoFlags};
 use roadstead_lab::enter::{self, EnterFlags};
@@ -23,8 +25,13 @@ struct Cli {
 enum Command {
     /// Make the lab, show every path of a request through it and what changes do
     Demo(DemoFlags),
+    /// Run a Kubernetes cluster of the lab's nodes, to step into
+    Cluster(ClusterFlags),
     /// Run a command, or a shell, inside a place of a running lab
     Enter(EnterFlags),
+    /// Become the program of a container, with the rights that its pod asks for
+    #[command(hide = true)]
+    Container(ContainerFlags),
     /// Answer over HTTP, TCP and UDP with the own name and the peer that was seen
     Echo(EchoFlags),
     /// See what answers at an address; prints a line of JSON for each attempt
@@ -35,7 +42,9 @@ enum Command {
 fn main() -> ExitCode {
     let done: Result<ExitCode> = match &Cli::parse().command {
         Command::Demo(flags) => demo::run(*flags),
+        Command::Cluster(flags) => cluster::run(flags),
         Command::Enter(flags) => enter::run(flags),
+        Command::Container(flags) => container::run(flags),
         Command::Echo(flags) => echo::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Probe(command) => probe::run(command).map(|()| ExitCode::SUCCESS),
     };

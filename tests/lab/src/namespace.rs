@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ const FOLDER: &str = "/run/netns";
 const LINK_UP: Duration = Duration::from_secs(10);
 
 /// A named network namespace, held open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Namespace {
     name: String,
-    file: File,
+    file: Arc<File>,
 }
 
 impl Namespace {
@@ -29,7 +30,7 @@ impl Namespace {
     pub(crate) fn open(name: &str) -> Result<Self> {
         let path = path(name);
         let file = File::open(&path).with_context(|| format!("no namespace {}", path.display()))?;
-        Ok(Self { name: name.to_owned(), file })
+        Ok(Self { name: name.to_owned(), file: Arc::new(file) })
     }
 
     /// Its name to `ip -n`.
@@ -46,7 +47,7 @@ impl Namespace {
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+                setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
                 Ok::<T, nix::Error>(work())
             });
             let done = inside.join().map_err(|_| anyhow!("the thread in {} panicked", self.name))?;

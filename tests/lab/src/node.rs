@@ -3,26 +3,35 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::capture::Evidence;
 use crate::daemon::{Daemon, Program};
 use crate::ground::Ground;
 use crate::identity::LabId;
-use crate::ip;
 use crate::lab;
 use crate::namespace::Namespace;
+use crate::numbers::Numbers;
 use crate::place::{Parts, Place};
 use crate::topology;
+use crate::{cgroup, ip};
 
 /// The longest name of a device.
 const DEVICE_NAME: usize = 15;
 
-/// A node.
-#[derive(Debug)]
+/// Where a daemon has its objects from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// The lab's directory of manifests.
+    Manifests,
+    /// The API server that this kubeconfig names.
+    Kubeconfig(&'a Path),
+}
+
+/// A node. Clones are the same node.
+#[derive(Clone, Debug)]
 pub struct Node {
     id: LabId,
     host: Place,
@@ -35,7 +44,7 @@ pub struct Node {
     /// `NAME=ADDRESS` of every node of the lab.
     peers: Vec<String>,
     evidence: Arc<Evidence>,
-    next_pod: AtomicU16,
+    pods: Arc<Mutex<Numbers>>,
 }
 
 impl Node {
@@ -56,7 +65,7 @@ impl Node {
             manifests: manifests.to_owned(),
             peers: peers.to_owned(),
             evidence: ground.evidence.clone(),
-            next_pod: AtomicU16::new(topology::FIRST_POD),
+            pods: Arc::new(Mutex::new(Numbers::new(topology::FIRST_POD))),
         })
     }
 
@@ -90,6 +99,11 @@ impl Node {
         &self.bpffs
     }
 
+    /// The lab's folder of logs and state.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where its daemons keep their state.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
@@ -103,8 +117,26 @@ impl Node {
     ///
     /// Where the name is in use, or the node has 200 pods.
     pub fn add_pod(&self, name: &str) -> Result<Place> {
-        let pod = self.next_pod.fetch_add(1, Ordering::Relaxed);
-        ensure!(pod < topology::FIRST_POD + 200, "{} has no address left", self.name());
+        let pod = self.take_number()?;
+        self.add_pod_numbered(name, pod).inspect_err(|_| self.give_back(pod))
+    }
+
+    /// Makes a pod that is called after its number: names of the API are too long for devices, and come back.
+    pub(crate) fn add_unnamed_pod(&self) -> Result<Place> {
+        let pod = self.take_number()?;
+        self.add_pod_numbered(&format!("{}-p{pod}", self.name()), pod).inspect_err(|_| self.give_back(pod))
+    }
+
+    fn take_number(&self) -> Result<u16> {
+        let taken = self.pods.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.with_context(|| format!("{} has no address left", self.name()))
+    }
+
+    fn give_back(&self, pod: u16) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).give_back(pod);
+    }
+
+    fn add_pod_numbered(&self, name: &str, pod: u16) -> Result<Place> {
         let (inside, host) = (self.id.namespace(name), self.host.namespace());
         let port: String = format!("v-{name}").chars().take(DEVICE_NAME).collect();
         ip::batch(None, &[format!("netns add {inside}")])?;
@@ -128,14 +160,40 @@ impl Node {
         }))
     }
 
+    /// Ends all of a pod's processes and takes it away. Its addresses are used again when all others were.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn remove_pod(&self, pod: &Place) -> Result<()> {
+        cgroup::remove(pod.cgroup())?;
+        let removed = ip::batch(None, &[format!("netns del {}", pod.namespace())]);
+        let [.., number] = pod.v4().octets();
+        self.give_back(number.into());
+        removed
+    }
+
     /// The command of a daemon on this node, with the flags that every lab needs; more may be added.
     ///
     /// # Errors
     ///
     /// Where the program has not been built.
     pub fn command(&self, program: Program) -> Result<Command> {
+        self.command_from(program, Source::Manifests)
+    }
+
+    /// As [`command`](Self::command), with another source of objects.
+    ///
+    /// # Errors
+    ///
+    /// Where the program has not been built.
+    pub fn command_from(&self, program: Program, source: Source<'_>) -> Result<Command> {
         let mut command = program.command()?;
-        command.arg("--manifests").arg(&self.manifests).args(["--node-name", self.name()]);
+        match source {
+            Source::Manifests => command.arg("--manifests").arg(&self.manifests),
+            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+        };
+        command.args(["--node-name", self.name()]);
         command.arg("--state-dir").arg(&self.state_dir).args(["--metrics-addr", &program.address().to_string()]);
         match program {
             Program::Agent => {
@@ -147,7 +205,8 @@ impl Node {
             }
             Program::Speaker => {
                 command.args(["--interface", "eth0"]).arg("--bpffs").arg(&self.bpffs);
-                for peer in &self.peers {
+                // In a cluster the Nodes tell.
+                for peer in self.peers.iter().filter(|_| matches!(source, Source::Manifests)) {
                     command.args(["--peer", peer]);
                 }
             }

@@ -60,6 +60,20 @@ impl Place {
         Self(Arc::new(parts))
     }
 
+    /// The same network under another name, for processes of a control group of their own.
+    pub(crate) fn with_group(&self, name: &str, cgroup: PathBuf) -> Self {
+        let own = &self.0;
+        Self::new(Parts {
+            name: name.to_owned(),
+            namespace: own.namespace.clone(),
+            cgroup,
+            v4: own.v4,
+            v6: own.v6,
+            folder: own.folder.clone(),
+            evidence: own.evidence.clone(),
+        })
+    }
+
     /// `node-a`, `web-1`, `client`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -143,11 +157,18 @@ impl Place {
     }
 
     fn start_echo_with(&self, name: &str, ports: EchoPorts, flags: &[&str]) -> Result<Process> {
+        let ports = [("--http", ports.http), ("--tcp", ports.tcp), ("--udp", ports.udp)];
+        let ports = ports.into_iter().flat_map(|(flag, port)| [flag.to_owned(), port.to_string()]);
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        self.start_echo_by(
+            &["--name".to_owned(), name.to_owned()].into_iter().chain(flags).chain(ports).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Starts an echo server with these flags and waits until it listens.
+    pub(crate) fn start_echo_by(&self, flags: &[String]) -> Result<Process> {
         let mut command = Command::new(programs::lab()?);
-        command.args(["echo", "--name", name]).args(flags);
-        for (flag, port) in [("--http", ports.http), ("--tcp", ports.tcp), ("--udp", ports.udp)] {
-            command.args([flag, &port.to_string()]);
-        }
+        command.arg("echo").args(flags);
         let process = self.spawn("echo", command)?;
         wait_until(ECHO_START, "the echo server listens", || {
             process.log().contains(crate::echo::LISTENING) || !process.is_running()
