@@ -40,6 +40,7 @@ mod netns {
     mod stage;
     mod transfer;
     mod udp;
+    mod unprivileged;
     mod verdicts;
     mod wellformed;
 }

@@ -88,6 +88,9 @@ impl Agent {
         let pins = Pins::open(&flags.bpffs)?;
         let earlier = Earlier::find(&pins);
         let (programs, mut maps, flows) = Programs::load(pins, flags.conntrack_entries)?;
+        if let Some(group) = flags.speaker_group {
+            programs.pins().share_speaker_maps(group).context("cannot let --speaker-group write the speaker's maps")?;
+        }
         if let Some(earlier) = &earlier {
             earlier.copy_services(&mut maps).context("cannot take over the Services of an earlier agent")?;
         }

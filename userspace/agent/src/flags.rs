@@ -78,6 +78,11 @@ pub(crate) struct RunFlags {
     #[arg(long, env = "ROADSTEAD_BPFFS", value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub(crate) bpffs: PathBuf,
 
+    /// Let this group (a number) write the maps that the speaker tells who announces what by, so that it can do so as a user
+    /// other than root and without CAP_BPF. The agent must be in the group, or have CAP_CHOWN.
+    #[arg(long, env = "ROADSTEAD_SPEAKER_GROUP", value_name = "GID")]
+    pub(crate) speaker_group: Option<u32>,
+
     /// Translate at connect and sendmsg, so that in-cluster traffic costs nothing per packet.
     #[arg(long, env = "ROADSTEAD_SOCKET_LB", value_enum, default_value_t = Switch::On)]
     pub(crate) socket_lb: Switch,

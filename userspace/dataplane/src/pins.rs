@@ -6,7 +6,9 @@
 //! for a speaker that runs.
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -78,6 +80,27 @@ impl Pins {
     #[must_use]
     pub fn speaker_maps(&self) -> PathBuf {
         self.root.join(format!("{SPEAKER}{}", announced::VERSION)).join("maps")
+    }
+
+    /// Lets a group write the speaker's maps, and nothing else that is pinned. Who may write to a pin needs no right to BPF
+    /// for it (from kernel 5.19 on), so a speaker in that group can do without.
+    ///
+    /// # Errors
+    /// When this process may not give files to the group: it must be in it, or have CAP_CHOWN.
+    pub fn share_speaker_maps(&self, group: u32) -> Result<(), PinsError> {
+        let maps = self.speaker_maps();
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| PinsError::Io { path, source }
+        };
+        let entries = std::fs::read_dir(&maps).map_err(failed(&maps))?;
+        let pins = entries.filter_map(Result::ok).map(|entry| (entry.path(), 0o660));
+        let folders = [maps.parent().unwrap_or(&maps), &maps].map(|folder| (folder.to_path_buf(), 0o750));
+        for (path, mode) in folders.into_iter().chain(pins) {
+            chown(&path, None, Some(group)).map_err(failed(&path))?;
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed(&path))?;
+        }
+        Ok(())
     }
 
     /// The folder of pinned links.
