@@ -9,6 +9,7 @@ mod bench;
 mod demo;
 mod host;
 mod lint;
+mod package;
 mod process;
 mod setup;
 mod tally;
@@ -34,6 +35,9 @@ cargo xtask COMMAND
                    the same for the proxy beside nginx, HAProxy and Envoy; parts: load, rate, routes, idle, updates
   bench failover [--quick] [--only CASE,...] [--rounds N] [--kills N] [--nodes N]
                    the same for addresses that move, beside keepalived; cases: node, link, kill, drain
+  package [--static]
+                   build the daemons as they are shipped and pack them: a Debian package with their units in
+                   target/debian, or with --static programs for a container image in target/package
   lint             formatting and clippy, without warnings
   ci               what .ci/run runs: lint, then test";
 
@@ -55,6 +59,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "package" => package::run(rest),
         "lint" if rest.is_empty() => lint::run(),
         "ci" if rest.is_empty() => lint::ci(),
         "help" | "-h" | "--help" => {

@@ -6,6 +6,7 @@
 mod apt;
 pub(crate) mod cluster;
 mod linker;
+mod packer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,6 +148,11 @@ fn install_wheel(folder: &Path, wheel: &str) -> Result<()> {
     let mut install = Command::new("python3");
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
     process::run(install.arg("--target").arg(folder).arg(wheel))
+}
+
+/// Installs what makes Debian packages where it is missing; tells the program.
+pub(crate) fn install_packer() -> Result<PathBuf> {
+    packer::install()
 }
 
 /// Installs the real clients of the tests where they are missing.

@@ -49,9 +49,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The tests on a real cluster, by the module that they are in, and by their test program.
+/// The tests on a real cluster and those that need its tools, by the module that they are in, and by their test programs.
 const ON_CLUSTER: &str = "on_cluster::";
-const CLUSTER_TESTS: [&str; 3] = ["--workspace", "--test", "cluster"];
+const CLUSTER_TESTS: [&str; 6] = ["--workspace", "--test", "cluster", "--test", "deploy", ON_CLUSTER];
 
 /// Runs what was asked for. Everything goes first that needs no cluster, whose programs may have to be built yet.
 fn run_parts(arguments: &[String]) -> Result<(Tally, bool)> {

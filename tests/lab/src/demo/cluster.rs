@@ -122,6 +122,18 @@ impl<'lab> Cluster<'lab> {
         daemons.remove(at).1.kill()
     }
 
+    /// What a node's daemon tells at a path of its health address: status and text.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run, or does not answer.
+    pub fn get(&self, node: &Node, program: Program, path: &str) -> Result<(u16, String)> {
+        let daemons = self.daemons();
+        let is_meant = |(name, daemon): &&(String, Daemon)| name == node.name() && daemon.program() == program;
+        let (_, daemon) = daemons.iter().find(is_meant).with_context(|| format!("no {} runs", program.file()))?;
+        daemon.get(path)
+    }
+
     /// Whether the log of every daemon holds this text.
     #[must_use]
     pub fn all_have_logged(&self, text: &str) -> bool {

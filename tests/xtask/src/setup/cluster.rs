@@ -4,6 +4,7 @@
 //! twenty minutes of one processor, and belongs to every checkout with the same sources.
 
 mod go;
+mod helm;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -50,6 +51,10 @@ pub(crate) fn install() -> Result<PathBuf> {
     }
     if !folder.join("kubectl").is_file() {
         install_kubectl(&folder)?;
+    }
+    // A cluster is complete without it.
+    if let Err(error) = helm::install(&top, &manifest()?) {
+        eprintln!("setup: {error:#}\nsetup: tests that render the chart are skipped");
     }
     // For test programs that nobody told.
     let (current, fresh) = (top.join("current"), top.join("current.new"));
@@ -112,13 +117,17 @@ fn key() -> Result<String> {
     Ok(key)
 }
 
+fn manifest() -> Result<String> {
+    fs::read_to_string(sources().join("go.mod")).context("could not read tests/cluster/go.mod")
+}
+
 fn is_source(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
     ["go", "mod", "sum"].iter().any(|known| extension == *known)
 }
 
 fn build(top: &Path, folder: &Path) -> Result<()> {
-    let manifest = fs::read_to_string(sources().join("go.mod")).context("could not read tests/cluster/go.mod")?;
+    let manifest = manifest()?;
     let version =
         kubernetes_version(&manifest).context("tests/cluster/go.mod names no version of k8s.io/kubernetes")?;
     let go = Go::find_or_install(top, &manifest)?;

@@ -87,6 +87,14 @@ impl Go {
         Ok(())
     }
 
+    /// Builds a program of another module into this folder.
+    pub(super) fn install(&self, module: &str, folder: &Path) -> Result<()> {
+        again("go install", || {
+            let mut install = self.command(folder);
+            process::run(install.args(["install", "-trimpath", "-ldflags", "-s -w", module]).env("GOBIN", folder))
+        })
+    }
+
     /// Removes the caches that are ours: what was built lies elsewhere. What stays costs disk space only.
     pub(super) fn remove_own_caches(&self) {
         if self.own_caches.iter().any(|(variable, _)| *variable == "GOMODCACHE") {
