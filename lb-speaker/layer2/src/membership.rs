@@ -477,6 +477,7 @@ impl Membership {
         let still = now.saturating_sub(self.ticked);
         let still = if still >= LEASE { still - INTERVAL } else { Duration::ZERO };
         self.ticked = now;
+        self.started = now.min(self.started + still);
         for (name, peer) in &mut self.peers {
             peer.heard = now.min(peer.heard + still);
             peer.probing.wait(now, still);
@@ -498,13 +499,17 @@ impl Membership {
             let starting = self.peers.values().any(|peer| peer.state == PeerState::Joining);
             self.claims_at = Some(if starting { now + INTERVAL } else { now });
         }
-        if !self.claims && self.phase == Phase::Alive && self.claims_at.is_some_and(|at| now >= at) {
+        let begins = !self.claims && self.phase == Phase::Alive && self.claims_at.is_some_and(|at| now >= at);
+        if begins {
             self.claims = true;
             change = Change::Members;
         }
         self.compare(now);
         self.ask(now);
-        self.beat(now);
+        // Whoever may claim from now on decides first: its first word as one that is alive is to tell what it claims.
+        if !begins {
+            self.beat(now);
+        }
         change
     }
 

@@ -1,14 +1,15 @@
 //! Who answers for an address: the claims of this node, made and laid down by what the election and the other nodes say.
 //!
 //! An address that nobody claims is claimed at once by the node that the election names. One that another node claims
-//! changes hands in order: the new owner claims it, the old one goes silent when it hears that (`judge`). So there is
-//! no moment without an answer, and two answer only for as long as a datagram takes. Under the policy `strict` a
-//! claim is answered for only while a majority backs it, so there the old one is silent first.
+//! changes hands in order: the new owner claims it, the old one goes silent when it hears that (`judge`) and says so, and
+//! only then the new one answers (`hold`). So two never answer that hear each other, and nobody does for as long as a
+//! datagram takes; who already knows the old owner is served by it meanwhile.
 //!
 //! The election `metallb` names the live node with the lowest hash; `sticky` the one that claims the address, and for
 //! an address that nobody claims the best of those with the fewest addresses. Of two that claim one address the greater
 //! claim holds (see [`Claim`]): whoever was in the majority, then the higher term, then the higher name.
 
+mod hold;
 mod judge;
 mod winners;
 
@@ -27,11 +28,10 @@ use judge::{Own, Rivals};
 
 /// How long a node that may no longer announce an address waits for the one who takes it over.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long a node whose cable was plugged in waits for the heartbeats of all its peers: two come in that time.
+const PLUGGED: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for others to take over what it answers for.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-/// How long a claim may go without a majority before it makes room for another's, and for how long at least.
-const UNBACKED: Duration = Duration::from_millis(400);
-const RETREAT: Duration = Duration::from_millis(200);
 
 /// Who wins an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct Ownership {
     retreats: BTreeMap<IpAddr, Duration>,
     files: u64,
     interfaces: BTreeSet<String>,
+    /// When an interface came, until it is clear who has what there: nothing is claimed meanwhile.
+    plugged: Option<Duration>,
     leaving: Option<Duration>,
     ticked: Duration,
     upheld: bool,
@@ -101,6 +103,7 @@ impl Ownership {
             retreats: BTreeMap::new(),
             files: 0,
             interfaces: BTreeSet::new(),
+            plugged: None,
             leaving: None,
             ticked: Duration::ZERO,
             upheld: false,
@@ -115,6 +118,9 @@ impl Ownership {
 
     /// The interfaces on which this node can announce.
     pub fn set_interfaces(&mut self, now: Duration, interfaces: BTreeSet<String>) {
+        if !interfaces.is_subset(&self.interfaces) {
+            self.plugged = self.plugged.or(Some(now)).filter(|at| !self.has_listened(now, *at));
+        }
         self.interfaces = interfaces;
         self.tell(now);
     }
@@ -149,7 +155,8 @@ impl Ownership {
     /// When [`Self::tick`] must be called next.
     #[must_use]
     pub fn next(&self) -> Duration {
-        self.membership.next()
+        let plugged = self.plugged.map(|at| at + PLUGGED);
+        [self.membership.next()].into_iter().chain(self.patience()).chain(plugged).min().unwrap_or_default()
     }
 
     /// Lets time pass, as [`Membership::tick`].
@@ -164,11 +171,13 @@ impl Ownership {
         self.hold(now);
         let same = before.iter().eq(self.own.values().map(|own| &own.claim));
         let ready = self.retreats.extract_if(.., |_, until| *until <= now).count() > 0;
+        let plugged = self.plugged;
+        self.plugged = plugged.filter(|at| !self.has_listened(now, *at));
         let late = self.own.values().any(|own| own.unwanted.is_some_and(|since| now >= since + HAND_OVER));
         if !same {
             self.tell(now);
         }
-        if same && !ready && !late { change } else { change.max(Change::Claims) }
+        if same && !ready && !late && self.plugged == plugged { change } else { change.max(Change::Claims) }
     }
 
     /// Claims and lays down by what is known now. `generation` numbers the configuration that the fields come from;
@@ -206,24 +215,6 @@ impl Ownership {
         self.own.iter().map(|(ip, own)| (*ip, own.claim))
     }
 
-    /// Until when this node may answer for the address without new evidence; nothing if it may not now.
-    #[must_use]
-    pub fn lease_until(&self, ip: IpAddr) -> Option<Duration> {
-        if !self.own.contains_key(&ip) {
-            return None;
-        }
-        match self.rules.partition {
-            Partition::Availability => self.membership.lease_until(),
-            Partition::Strict => self.membership.backed_until(ip),
-        }
-    }
-
-    /// Whether it may answer for the address at this very moment.
-    #[must_use]
-    pub fn may_answer(&self, now: Duration, ip: IpAddr) -> bool {
-        self.lease_until(ip).is_some_and(|until| now < until)
-    }
-
     /// Is about to stop: the others are to take over first.
     pub fn set_leaving(&mut self, now: Duration) {
         self.leaving = Some(now);
@@ -243,29 +234,9 @@ impl Ownership {
         self.membership.leave(now);
     }
 
-    /// Notes which of its claims this node may answer for now.
-    fn hold(&mut self, now: Duration) {
-        let waiting = self.membership.is_waiting();
-        let held: Vec<(IpAddr, bool)> = self.own.keys().map(|ip| (*ip, self.may_answer(now, *ip))).collect();
-        for (ip, held) in held {
-            let Some(own) = self.own.get_mut(&ip) else { continue };
-            own.claim.held = held;
-            // Who stood still cannot know what became of the majority.
-            own.claim.quorate &= !waiting;
-            own.unbacked = (!held).then(|| own.unbacked.unwrap_or(now));
-        }
-        if self.rules.partition == Partition::Strict {
-            let retreat = now + RETREAT + self.turn();
-            let unbacked = self.own.extract_if(.., |_, own| own.unbacked.is_some_and(|since| now >= since + UNBACKED));
-            self.retreats.extend(unbacked.map(|(ip, _)| (ip, retreat)));
-        }
-    }
-
-    /// Another length of retreat for each node, so that two that stand in each other's way do not do so again.
-    fn turn(&self) -> Duration {
-        let name = self.membership.name();
-        let before = self.membership.states().filter(|(peer, _)| *peer < name).count();
-        RETREAT / 2 * u32::try_from(before).unwrap_or(0)
+    /// Whether it is known what the peers claim, or that they are not there, since an interface came at that moment.
+    fn has_listened(&self, now: Duration, plugged: Duration) -> bool {
+        now >= plugged + PLUGGED || self.membership.has_heard_all_since(plugged)
     }
 
     fn tell(&mut self, now: Duration) {

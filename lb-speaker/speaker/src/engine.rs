@@ -45,6 +45,11 @@ const RESCAN_SHARE: u32 = 5;
 /// the turn began is taken, and still a bound for a flood.
 const DATAGRAMS_A_TURN: usize = 1024;
 
+/// Frames taken from one interface before the heartbeats get their turn: a flood must not make this node look dead.
+const FRAMES_A_TURN: usize = 64;
+/// More frames than a receive buffer holds.
+const FRAMES_QUEUED: usize = 1024;
+
 /// What the engine starts with.
 pub(crate) struct Setup {
     pub(crate) node: String,
@@ -229,6 +234,9 @@ impl Turn {
             // heartbeats that queued up show that nobody is dead.
             // For the same reason it judges by the moment before it read: whatever came until then is read.
             let mut change = self.take_datagrams();
+            // By these datagrams another node may have gone silent: what was asked before that was its to answer.
+            let takes_over = self.setup.ownership.waiting().next().is_some();
+            let mut occupied = takes_over && self.answer(FRAMES_QUEUED);
             let states = self.setup.ownership.membership.states().map(|(_, state)| state);
             self.is_loud = self.loud.follow(now, states);
             change = change.max(self.setup.ownership.tick(now));
@@ -249,7 +257,7 @@ impl Turn {
                 return self.leave();
             }
             self.lease();
-            let occupied = self.answer();
+            occupied |= self.answer(FRAMES_A_TURN);
             let freed = self.announce();
             if occupied || freed {
                 self.decide(Change::Nothing);
@@ -363,8 +371,20 @@ impl Turn {
         self.lease_until(ip).is_some_and(|until| self.now() < until)
     }
 
-    /// Hands the leases to the kernel's responder.
+    /// Hands the leases to the kernel's responder. What is claimed and not leased yet goes on as an earlier run left it.
     fn lease(&mut self) {
+        let waiting = self.setup.ownership.waiting().collect();
+        self.tell_kernel(&waiting);
+    }
+
+    /// Takes back from the kernel's responder what is claimed no more.
+    fn withdraw(&mut self) {
+        let claimed = self.setup.ownership.claims().map(|(ip, _)| ip).collect();
+        self.tell_kernel(&claimed);
+    }
+
+    /// `left` are the addresses of which the kernel keeps what it has if there is no lease for it.
+    fn tell_kernel(&mut self, left: &BTreeSet<IpAddr>) {
         if self.setup.kernel.is_none() {
             return;
         }
@@ -379,7 +399,7 @@ impl Turn {
         // What an earlier speaker has left must not go before this one knows what it owns.
         let known = !self.setup.ownership.membership.is_undecided();
         if let Some(kernel) = &mut self.setup.kernel {
-            kernel.follow(now, known.then_some(&leases));
+            kernel.follow(now, known.then_some((&leases, left)));
         }
     }
 
@@ -452,8 +472,8 @@ impl Turn {
         }
     }
 
-    /// Holds the elections and takes up or lays down addresses. What this node claims it tells at once, so that the old
-    /// owner of an address lays it down while we take it up.
+    /// Holds the elections and takes up or lays down addresses. What this node claims it tells at once, and what it has laid
+    /// down as soon as nothing here answers for it: others wait for that word.
     fn decide(&mut self, change: Change) {
         let membership = &self.setup.ownership.membership;
         let live = membership.live();
@@ -471,6 +491,8 @@ impl Turn {
         let fields = desired.fields(&live, &can, || self.beat());
         let now = self.now();
         let upheld = self.setup.ownership.decide(now, self.generation, &fields);
+        // Another node answers as soon as it hears that this one does not: the kernel falls silent first.
+        self.withdraw();
         self.beat();
         let answered = self.setup.ownership.answered();
         let address = |peer: &str| self.setup.peers.as_ref().and_then(|peers| peers.address(peer));
@@ -537,11 +559,11 @@ impl Turn {
         });
     }
 
-    /// Takes the frames that came in; true if an address turned out to be another host's.
-    fn answer(&mut self) -> bool {
+    /// Takes the frames that came in, so many of an interface; true if an address turned out to be another host's.
+    fn answer(&mut self, frames: usize) -> bool {
         let now = self.now();
         let mut segment = mem::take(&mut self.segment);
-        let heard = segment.hear(now, scene(&self.setup), |ip| self.may_answer(ip));
+        let heard = segment.hear(now, scene(&self.setup), frames, |ip| self.may_answer(ip));
         self.segment = segment;
         for index in heard.broken {
             self.setup.ports.reopen(index);

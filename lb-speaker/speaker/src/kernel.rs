@@ -4,6 +4,7 @@
 //! each heartbeat. What it does not name is to be silent at once; what it names goes silent by itself.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
@@ -36,8 +37,9 @@ pub(crate) trait KernelResponder: fmt::Debug + Send {
     /// Whether it answers and echoes probes wherever it should, so that a lease may outlive the speaker.
     fn vouches(&self) -> bool;
 
-    /// The speaker is at work at `now_ns` and these are all its leases; before it knows what it owns, none are told.
-    fn follow(&mut self, now_ns: u64, leases: Option<&[KernelLease]>);
+    /// The speaker is at work at `now_ns` and these are all its leases, and the addresses of which the kernel keeps what it has
+    /// until that ends by itself. Before the speaker knows what it owns, none are told.
+    fn follow(&mut self, now_ns: u64, leases: Option<(&[KernelLease], &BTreeSet<IpAddr>)>);
 
     /// Whether it answers for the address there, while its lease runs.
     fn answers(&self, interface: u32, ip: IpAddr) -> bool;

@@ -169,12 +169,12 @@ impl KernelResponder for InKernel {
         self.vouches
     }
 
-    fn follow(&mut self, now_ns: u64, leases: Option<&[KernelLease]>) {
+    fn follow(&mut self, now_ns: u64, leases: Option<(&[KernelLease], &BTreeSet<IpAddr>)>) {
         let Some(maps) = &mut self.maps else { return };
         // Whose leases are short must not be vouched for.
         let port = if self.vouches { self.port } else { 0 };
         let mut outcome = maps.stamp(Speaker { stamp: now_ns, port: Be16::new(port), reserved: [0; 3] });
-        if let Some(leases) = leases {
+        if let Some((leases, left)) = leases {
             let answers = self.choice != Choice::Userspace;
             let renew = |lease: &KernelLease| {
                 let key = key_of(lease);
@@ -187,8 +187,12 @@ impl KernelResponder for InKernel {
                 .filter(|lease| answers || lease.former.is_some() || maps.written().contains_key(&key_of(lease)));
             let mut wanted: BTreeMap<AnnouncedKey, Announced> = told.map(renew).collect();
             let gone = maps.written().iter().filter(|(key, _)| !wanted.contains_key(key));
-            let lingering: Vec<_> = gone.filter_map(|(key, entry)| Some((*key, linger(entry, now_ns)?))).collect();
-            wanted.extend(lingering);
+            let rest = |key: &AnnouncedKey, entry: &Announced| match left.contains(&from_map(key)) {
+                true if entry.lease_until > now_ns => Some(*entry),
+                _ => linger(entry, now_ns),
+            };
+            let kept: Vec<_> = gone.filter_map(|(key, entry)| Some((*key, rest(key, entry)?))).collect();
+            wanted.extend(kept);
             outcome = maps.follow(&wanted).and(outcome);
         }
         self.tell(outcome);

@@ -24,9 +24,6 @@ use crate::{
     socket::PacketSocket,
 };
 
-/// Frames taken from one interface before the heartbeats get their turn: a flood must not make this node look dead.
-const FRAMES_A_TURN: usize = 64;
-
 /// The state of what is told and heard.
 #[derive(Debug, Default)]
 pub(crate) struct Segment {
@@ -98,12 +95,19 @@ impl Segment {
         self.schedule.next().into_iter().chain(self.probes.next()).min()
     }
 
-    /// Takes the frames that came in, and answers for the addresses that this node may answer for at this moment.
-    pub(crate) fn hear(&mut self, now: Duration, scene: Scene<'_>, may_answer: impl Fn(IpAddr) -> bool) -> Heard {
+    /// Takes frames that came in, at most so many from an interface, and answers for the addresses that this node may answer
+    /// for at this moment.
+    pub(crate) fn hear(
+        &mut self,
+        now: Duration,
+        scene: Scene<'_>,
+        frames: usize,
+        may_answer: impl Fn(IpAddr) -> bool,
+    ) -> Heard {
         let mut heard = Heard::default();
         let mut buffer = PacketSocket::buffer();
         for (index, port) in scene.ports.iter() {
-            for _ in 0..FRAMES_A_TURN {
+            for _ in 0..frames {
                 let bytes = match port.socket.receive(&mut buffer) {
                     Ok(Some(bytes)) => bytes,
                     Ok(None) => break,

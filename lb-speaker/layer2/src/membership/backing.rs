@@ -100,13 +100,21 @@ impl Backing {
         (self.fresh, self.dirty) = (true, true);
     }
 
+    /// Whether the peer has said to a standing that it knows it, in which the address was claimed without a break since.
+    fn is_known_to(&self, ip: IpAddr, peer: &Peer) -> bool {
+        self.since.get(&ip).is_some_and(|since| peer.support.iter().any(|support| self.includes(support, *since)))
+    }
+
+    /// Whether the support is for the standing of this number or a later one.
+    fn includes(&self, support: &Support, since: u64) -> bool {
+        let told = self.told.iter().find(|(digest, _)| *digest == support.digest);
+        told.is_some_and(|(_, version)| *version >= since)
+    }
+
     /// When the last heartbeat was sent of which a peer says by its support that it keeps others from the address.
     fn support(&self, ip: IpAddr, peer: &Peer) -> Option<Duration> {
         let since = *self.since.get(&ip)?;
-        let counts = |support: &&Support| {
-            let told = self.told.iter().find(|(digest, _)| *digest == support.digest);
-            told.is_some_and(|(_, version)| *version >= since) && !support.refused.contains(&ip)
-        };
+        let counts = |support: &&Support| self.includes(support, since) && !support.refused.contains(&ip);
         peer.support.iter().filter(counts).map(|support| support.sent_at).max()
     }
 }
@@ -153,6 +161,20 @@ impl Membership {
     #[must_use]
     pub fn is_quorate(&self) -> bool {
         self.live().len() >= self.majority()
+    }
+
+    /// Whether every living peer has said that it knows of this node's claim to the address, and what each says of itself is
+    /// known: whoever claims it now does so knowing of the claim.
+    #[must_use]
+    pub fn is_acknowledged(&self, ip: IpAddr) -> bool {
+        let mut alive = self.peers.values().filter(|peer| peer.state == PeerState::Alive);
+        alive.all(|peer| peer.is_known() && self.backing.is_known_to(ip, peer))
+    }
+
+    /// Whether every peer was heard after the moment, and what it says of itself is known.
+    #[must_use]
+    pub fn has_heard_all_since(&self, moment: Duration) -> bool {
+        self.peers.values().all(|peer| peer.heard > moment && peer.is_known())
     }
 
     fn majority(&self) -> usize {

@@ -134,6 +134,19 @@ fn nodes_that_start_together_never_count_themselves_alone() {
 }
 
 #[test]
+fn a_node_that_stands_still_while_it_starts_waits_for_as_long_afterwards() {
+    let mut world = World::new();
+    world.start("a", 1);
+    world.run(20);
+    // Not even a turn of it meanwhile.
+    world.now += 500;
+    world.run(250);
+    world.check("a", &[]);
+    world.run(60);
+    world.check("a", &["a"]);
+}
+
+#[test]
 fn a_node_alone_waits_before_it_claims() {
     let mut world = World::new();
     world.start("a", 1);
@@ -152,10 +165,10 @@ fn a_node_alone_waits_before_it_claims() {
 #[test]
 fn an_unconfigured_node_never_claims() {
     let mut node = Membership::new("a", 1, ["b".to_owned(), "a".to_owned()], None, Duration::ZERO);
-    assert_eq!(node.tick(Duration::from_secs(5)), Change::Nothing);
+    (0..10).for_each(|beat| assert_eq!(node.tick(INTERVAL * beat), Change::Nothing));
     assert!(node.live().is_empty());
     node.set_configured();
-    assert_eq!(node.tick(Duration::from_secs(5)), Change::Members);
+    assert_eq!(node.tick(INTERVAL * 10), Change::Members);
     assert_eq!(node.live(), BTreeSet::from(["a".to_owned()]));
     assert_eq!(node.states().collect::<Vec<_>>(), [("b", PeerState::Unheard)]);
 }

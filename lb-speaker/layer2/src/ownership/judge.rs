@@ -24,6 +24,8 @@ pub(super) struct Own {
     pub(super) unwanted: Option<Duration>,
     /// Since when it may not answer for it.
     pub(super) unbacked: Option<Duration>,
+    /// Since when it waits for others to lay the address down, where a majority does not decide.
+    pub(super) waits: Option<Duration>,
 }
 
 /// Another node's claim.
@@ -83,11 +85,10 @@ impl Ownership {
         if rivals.iter().any(|rival| rival.state == PeerState::Alive && !rival.hears_us) {
             return None;
         }
-        let best = rivals.iter().filter(|rival| rival.state.counts()).max_by_key(|rival| rival.rank());
         let wins = winner == Some(self.membership.name());
         match old {
             None => wins.then(|| self.claim(now, field.ip, rivals)).flatten(),
-            Some(mine) if wins => self.contest(now, field, best, mine),
+            Some(mine) if wins => self.contest(now, field, rivals, mine),
             Some(mine) => self.hand_over(now, field, winner, rivals, mine),
         }
     }
@@ -100,27 +101,31 @@ impl Ownership {
     fn claim(&mut self, now: Duration, ip: IpAddr, rivals: &[Rival]) -> Option<Own> {
         let still_claims = |name: &String| rivals.iter().any(|rival| rival.state.counts() && rival.name == *name);
         let left = self.yielded.get(&ip).is_some_and(|(view, to)| *view == self.view.2 && still_claims(to));
-        if left || self.retreats.get(&ip).is_some_and(|until| now < *until) {
+        if left || self.plugged.is_some() || self.retreats.get(&ip).is_some_and(|until| now < *until) {
             return None;
         }
         let term = self.terms.get(&ip).map_or(1, |term| term + 1);
         self.terms.insert(ip, term);
         let claim = Claim { held: false, quorate: self.membership.is_quorate(), term };
-        Some(Own { claim, former: former(rivals), since: now, unwanted: None, unbacked: None })
+        let waits = (self.rules.partition == Partition::Availability).then_some(now);
+        Some(Own { claim, former: former(rivals), since: now, unwanted: None, unbacked: None, waits })
     }
 
     /// The address is this node's; a greater claim to it is answered once in each view of the cluster, then left.
-    fn contest(&mut self, now: Duration, field: &Field, best: Option<&Rival>, mut mine: Own) -> Option<Own> {
+    fn contest(&mut self, now: Duration, field: &Field, rivals: &[Rival], mut mine: Own) -> Option<Own> {
         let ip = field.ip;
         mine.unwanted = None;
-        let Some(rival) = best else {
+        // Who waits for the others to lay it down is not behind them for that.
+        let rank = |claim: Claim| Claim { held: claim.held && mine.waits.is_none(), ..claim };
+        let best = rivals.iter().filter(|rival| rival.state.counts());
+        let Some(rival) = best.max_by_key(|rival| (rank(rival.claim), &rival.name)) else {
             mine.claim.quorate |= self.membership.is_quorate() && !self.membership.is_waiting();
             return Some(mine);
         };
         // A node that may not announce it will lay it down, if it sees that too; where a majority decides, that does.
         let may = field.candidates.iter().any(|candidate| candidate.node == rival.name);
         let decided = (!may && now < mine.since + AGREED) || self.rules.partition == Partition::Strict;
-        if decided || rival.rank() < (mine.claim, self.membership.name()) {
+        if decided || (rank(rival.claim), &*rival.name) < (rank(mine.claim), self.membership.name()) {
             return Some(mine);
         }
         if self.contested.insert(ip, self.view.2) == Some(self.view.2) {
@@ -149,7 +154,8 @@ impl Ownership {
             .iter()
             .any(|rival| winner == Some(&rival.name) || (rival.state.counts() && rival.rank() > (mine.claim, name)));
         let last = winner.is_none() && self.leaving.is_none();
-        if taken || last {
+        // Without an interface it answers nobody, and must not when one comes back.
+        if taken || last || self.interfaces.is_empty() {
             return None;
         }
         let eligible = field.candidates.iter().any(|candidate| candidate.node == name);

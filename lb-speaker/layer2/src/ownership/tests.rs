@@ -30,7 +30,9 @@ impl Cluster {
     fn start(&mut self, name: &'static str, rules: Rules, boot: u64) {
         let mut member = Membership::new(name, boot, NAMES.map(str::to_owned), None, self.now);
         member.set_configured();
-        self.nodes.insert(name, Ownership::new(member, rules, BTreeMap::new()));
+        let mut node = Ownership::new(member, rules, BTreeMap::new());
+        node.set_interfaces(self.now, BTreeSet::from(["eth0".to_owned()]));
+        self.nodes.insert(name, node);
     }
 
     fn fields(&self, live: &BTreeSet<String>) -> Vec<Field> {
@@ -131,19 +133,76 @@ fn an_owner_that_may_no_longer_announce_waits_for_the_next_but_not_for_ever() {
 }
 
 #[test]
-fn nodes_whose_files_differ_end_with_one_owner() {
+fn nodes_whose_files_differ_have_one_owner_all_the_time() {
     let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         cluster.now += Duration::from_millis(1);
         for name in NAMES {
             // Everybody believes that the address is its own.
             cluster.order.insert(1, vec![name]);
             cluster.turn(name);
+            assert_eq!(cluster.owners(1), ["a"], "who has it keeps it");
         }
     }
     let terms: Vec<u64> = cluster.nodes.values().flat_map(|node| node.claims().map(|(_, claim)| claim.term)).collect();
-    assert_eq!((cluster.owners(1).len(), terms.len()), (1, 1), "{terms:?}");
-    assert!(terms[0] < 10, "they fought: {terms:?}");
+    assert!(terms.iter().all(|term| *term < 10), "they fought: {terms:?}");
+    cluster.nodes.remove("a");
+    cluster.run(200);
+    assert_eq!(cluster.owners(1).len(), 1);
+}
+
+#[test]
+fn in_a_planned_move_one_goes_silent_before_the_other_answers() {
+    for election in [Election::Metallb, Election::Sticky] {
+        let mut cluster = Cluster::new(election, Partition::Availability, &[(1, &["a", "b", "c"])]);
+        cluster.order.insert(1, vec!["b", "c"]);
+        cluster.generation += 1;
+        let mut seen: Vec<Vec<String>> = Vec::new();
+        for turn in 0..20 {
+            cluster.now += Duration::from_millis(u64::from(turn % 3 == 0));
+            for name in NAMES {
+                cluster.turn(name);
+                let owners = cluster.owners(1).into_iter().map(str::to_owned).collect();
+                if seen.last() != Some(&owners) {
+                    seen.push(owners);
+                }
+            }
+        }
+        let [a, none, b] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((&**a, &**none, &**b), (&["a".to_owned()][..], &[][..], &["b".to_owned()][..]), "{election:?}");
+    }
+}
+
+#[test]
+fn who_answers_is_waited_for_until_it_says_otherwise_or_is_dead() {
+    for (word, dies) in [(true, false), (false, false), (false, true)] {
+        let mut cluster = Cluster::new(Election::Metallb, Partition::Availability, &[(1, &["a", "b", "c"])]);
+        cluster.order.insert(1, vec!["b", "c"]);
+        // It still reads the old files, and is heard or not.
+        let since = cluster.now;
+        let old = |cluster: &mut Cluster, names: &[&'static str]| {
+            cluster.order.insert(1, names.to_vec());
+            cluster.turn("a");
+            cluster.order.insert(1, vec!["b", "c"]);
+        };
+        if dies {
+            cluster.nodes.remove("a");
+        }
+        while cluster.now < since + Duration::from_millis(1_500) && cluster.owners(1) != ["b"] {
+            cluster.now += Duration::from_millis(1);
+            let late = word && cluster.now > since + Duration::from_millis(700);
+            old(&mut cluster, if late { &["b", "c"] } else { &["a"] });
+            cluster.turn("b");
+            cluster.turn("c");
+            assert!(cluster.owners(1).len() <= 1);
+        }
+        let took = (cluster.now - since).as_millis();
+        match (word, dies) {
+            (_, true) => assert!((120..170).contains(&took), "{took}"),
+            (true, _) => assert!((700..705).contains(&took), "{took}"),
+            _ => assert_eq!(cluster.owners(1), ["a"], "{took}"),
+        }
+    }
 }
 
 #[test]
