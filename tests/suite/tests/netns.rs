@@ -16,6 +16,7 @@ mod netns {
     mod devices;
     mod doctor;
     mod expect;
+    mod failover;
     mod fixture;
     mod gone;
     mod health;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use roadstead_lab::{Daemon, Lab, Node, Program, Review, Vigil, demo::Cluster, wait_until};
+use roadstead_lab::{Daemon, Lab, Node, Program, Review, Vigil, can_hurry, demo::Cluster, wait_until};
 
 use super::fixture::{LATE, READY, lab, owner};
 
@@ -54,6 +54,10 @@ const SETTLED: Duration = Duration::from_millis(500);
 fn start(node: &Node) -> Daemon {
     let mut command = node.command(Program::Speaker).unwrap();
     command.args(["--responder", "ebpf"]);
+    // On a busy machine an ordinary thread waits for longer than the peers do: what is tested is not the scheduler.
+    if can_hurry() {
+        command.args(["--realtime-priority", "10"]);
+    }
     node.start_with(Program::Speaker, command).unwrap()
 }
 
@@ -128,6 +132,6 @@ fn a_speaker_that_ends_takes_its_word_back() {
         let last = vigil.look(|log| log.last_answer(&name)).unwrap();
         assert!(last < ended + Duration::from_millis(20), "{ip}: {:?} after its end", last - ended);
         let review = vigil.review(from, Instant::now());
-        assert!(review.lost <= 2, "{ip}: {review:?}");
+        assert!(review.lost <= 2 && review.doubles == 0, "{ip}: {review:?}");
     }
 }
