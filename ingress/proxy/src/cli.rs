@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use prometheus::IntCounter;
 use roadstead_model::ObjectName;
 use roadstead_routes::{CONTROLLER, ClassChoice, Controller};
-use roadstead_sources::SourceFlags;
+use roadstead_sources::{NamespaceFlag, SourceFlags};
 use roadstead_telemetry::TelemetryFlags;
 
 use crate::{
@@ -60,6 +60,9 @@ pub struct RunFlags {
     /// Where objects come from.
     #[command(flatten)]
     pub source: SourceFlags,
+    /// Where its own objects are in a cluster.
+    #[command(flatten)]
+    pub namespace: NamespaceFlag,
     /// Logs and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryFlags,

@@ -22,6 +22,9 @@ use crate::{
 /// How long to wait for the first full snapshot before listening all the same: a request would get 404 until then.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
 
+/// Name of the Lease by which one proxy writes the status of Ingresses, and of the field manager.
+const LEASE: &str = "roadstead-ingress";
+
 /// How often to look how old the configuration is.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -54,7 +57,12 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
             .with_context(|| format!("cannot serve metrics on {address}"))?;
     }
     let controller = Controller { node: flags.source.node_name().ok(), ..flags.classes.controller() };
-    let interest = interest(&controller, flags.edge.flags().default_certificate);
+    let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
+    let interest = interest(&controller, flags.edge.flags().default_certificate).written_by(
+        LEASE,
+        &flags.namespace.resolve(),
+        &node,
+    );
     let mut control = Control::new(controller, metrics, tls::provider())?.with_edge(flags.edge.flags());
     let resolving = tokio::spawn(keep_resolved(control.names()));
     let source = start(&flags.source, interest).context("cannot start the source")?;
@@ -66,7 +74,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
     }
     let first = snapshots.borrow_and_update().clone();
     let mut status =
-        Status { writer: StatusWriter::new(&flags.source.state_dir), publish: flags.publish(), failed: false };
+        Status { writer: source.status_writer(&flags.source.state_dir), publish: flags.publish(), failed: false };
     step(&mut control, &mut status, &first);
     if let Some(log) = flags.access_log(control.live().metrics.log_lines_lost.clone())? {
         let _ = control.live().log.set(log);

@@ -13,6 +13,7 @@
 
 mod classes;
 mod ledger;
+mod observe;
 mod pools;
 mod reason;
 mod request;
@@ -28,6 +29,7 @@ use roadstead_model::{ObjectName, ServiceKind, Snapshot};
 
 pub use crate::{
     classes::{Classes, LOAD_BALANCER_CLASS},
+    observe::observed,
     pools::pool_of,
     reason::Reason,
     usage::{FamilyUsage, PoolUsage},

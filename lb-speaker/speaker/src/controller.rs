@@ -1,4 +1,5 @@
-//! Assigns addresses and writes them down, in status for the agents and in a record for its own next start.
+//! Assigns addresses and writes them down, in status for the agents and in a record for its own next start. In a cluster one speaker
+//! assigns, and what all announce is what the Services' status says.
 //!
 //! The record is needed beside the status because a snapshot has the status of those Services only that it names: what
 //! an earlier process assigned to the Services of a file that cannot be read now would be forgotten, and given away.
@@ -12,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_allocator::{Classes, Reason, allocate_beside, prior_of};
+use roadstead_allocator::{Allocation, Classes, Reason, allocate_beside, observed, prior_of};
 use roadstead_layer2::{membership::Table, wire::Mac};
 use roadstead_model::{ObjectName, Severity, Snapshot};
 use roadstead_sources::StatusWriter;
@@ -24,9 +25,23 @@ use crate::{
     report::{Announcing, Report},
 };
 
+/// Who says which address is whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Authority {
+    /// The rules, which every speaker follows by itself.
+    Rules,
+    /// The status of the Services in a cluster, which the one that leads writes.
+    Status,
+}
+
 /// The allocation of this node from start to end.
 pub(crate) struct Controller {
     status: StatusWriter,
+    authority: Authority,
+    /// This speaker is to assign.
+    leads: bool,
+    /// What the Services' status says, where that is what counts.
+    observed: Table,
     record: PathBuf,
     metrics: Metrics,
     classes: Classes,
@@ -42,9 +57,18 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(state_dir: &Path, node: &str, classes: Classes, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        state_dir: &Path,
+        status: StatusWriter,
+        authority: Authority,
+        node: &str,
+        classes: Classes,
+        metrics: Metrics,
+    ) -> Self {
         let record = state_dir.join("speaker-assigned.json");
         let assigned = match read(&record) {
+            // In a cluster the status is what was assigned.
+            _ if authority == Authority::Status => Table::new(),
             Ok(assigned) => assigned,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Table::new(),
             Err(error) => {
@@ -53,7 +77,10 @@ impl Controller {
             }
         };
         Self {
-            status: StatusWriter::new(state_dir),
+            status,
+            authority,
+            leads: authority == Authority::Rules,
+            observed: Table::new(),
             record,
             metrics,
             classes,
@@ -66,8 +93,25 @@ impl Controller {
         }
     }
 
+    /// Begins or ends to assign; whether that is news. Who begins knows nothing but the status.
+    pub(crate) fn lead(&mut self, leads: bool) -> bool {
+        let news = leads != self.leads;
+        if news {
+            self.leads = leads;
+            self.assigned.clear();
+            self.known.clear();
+            self.reasons.clear();
+            self.report.forget();
+            self.written = false;
+        }
+        news
+    }
+
     /// The next allocation begins from this table of another node.
     pub(crate) fn adopt(&mut self, table: &Table) {
+        if self.authority == Authority::Status {
+            return;
+        }
         info!(services = table.len(), "takes the addresses that a running node assigned");
         self.adopted = Some(table.clone());
     }
@@ -78,6 +122,29 @@ impl Controller {
         if !snapshot.synced {
             return None;
         }
+        if self.authority == Authority::Status {
+            return Some(self.follow(snapshot, occupied));
+        }
+        let (allocation, fresh) = self.assign(snapshot, occupied);
+        Some(Desired { snapshot: Arc::clone(snapshot), allocation, fresh })
+    }
+
+    /// What is desired where the status is what counts: it is announced as it is, and who leads writes the next one.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>, occupied: &BTreeMap<IpAddr, Mac>) -> Desired {
+        let allocation = observed(snapshot, &self.classes);
+        self.observed = allocation.assigned();
+        let fresh = if self.leads {
+            self.assign(snapshot, occupied).1
+        } else {
+            self.metrics.allocation(&allocation);
+            self.metrics.config(snapshot);
+            BTreeSet::new()
+        };
+        Desired { snapshot: Arc::clone(snapshot), allocation, fresh }
+    }
+
+    /// Assigns, and prepares what is to be written; also the addresses that nobody had before.
+    fn assign(&mut self, snapshot: &Snapshot, occupied: &BTreeMap<IpAddr, Mac>) -> (Allocation, BTreeSet<IpAddr>) {
         let prior = self.prior(snapshot);
         let held = self.held(snapshot, &prior);
         let known: BTreeSet<IpAddr> = prior.values().flatten().copied().collect();
@@ -98,7 +165,7 @@ impl Controller {
         self.reasons = reasons;
         self.written = false;
         let fresh = self.assigned.values().flatten().filter(|ip| !known.contains(*ip)).copied().collect();
-        Some(Desired { snapshot: Arc::clone(snapshot), allocation, fresh })
+        (allocation, fresh)
     }
 
     /// Takes what this node announces, to be told by the next write.
@@ -107,16 +174,22 @@ impl Controller {
         self.written = false;
     }
 
-    /// All addresses that are assigned or held.
+    /// All addresses that are assigned or held; where the status counts, those in it.
     pub(crate) fn table(&self) -> &Table {
-        &self.assigned
+        match self.authority {
+            Authority::Rules => &self.assigned,
+            Authority::Status => &self.observed,
+        }
     }
 
     /// Writes what is not written yet; true if nothing is left to write.
     pub(crate) fn write(&mut self) -> bool {
         if !self.written {
-            let written =
-                record(&self.record, &self.assigned).and_then(|()| self.report.write(&self.status, &self.assigned));
+            let recorded = match self.authority {
+                Authority::Rules => record(&self.record, &self.assigned),
+                Authority::Status => Ok(()),
+            };
+            let written = recorded.and_then(|()| self.report.write(&self.status, &self.assigned));
             self.written = written.is_ok();
             if let Err(error) = written {
                 error!(%error, "cannot write the status, so the agents do not learn the addresses; tries again");
@@ -226,7 +299,9 @@ mod tests {
         }
 
         fn start(&self) -> Controller {
-            Controller::new(self.folder.path(), "node-a", Classes::default(), Metrics::new(&Registry::new()).unwrap())
+            let (folder, metrics) = (self.folder.path(), Metrics::new(&Registry::new()).unwrap());
+            let status = StatusWriter::new(folder);
+            Controller::new(folder, status, Authority::Rules, "node-a", Classes::default(), metrics)
         }
 
         fn snapshot(&self) -> Snapshot {

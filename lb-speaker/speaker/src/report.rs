@@ -72,6 +72,10 @@ impl Report {
         let mut reasons = BTreeMap::new();
         for (name, got) in &allocation.services {
             self.assigned(name, got, prior.get(name), now);
+            // Another controller's: not ours to tell of.
+            if matches!(got.reason, Some(Reason::OtherClass(_) | Reason::NoClass)) {
+                continue;
+            }
             let pending = got.reason.as_ref().and_then(|reason| Some((happening(got, reason)?, reason)));
             if let Some((happening, reason)) = pending {
                 if self.reasons.get(name) != Some(reason) {
@@ -114,6 +118,13 @@ impl Report {
         }
     }
 
+    /// Forgets what was told of allocations: another speaker assigns from now on.
+    pub(crate) fn forget(&mut self) {
+        self.services.clear();
+        self.reasons.clear();
+        self.pools.clear();
+    }
+
     /// Takes what this node announces now.
     pub(crate) fn announcing(&mut self, announcing: &Announcing) {
         let now = now();
@@ -137,7 +148,6 @@ impl Report {
             status.ips.clone_from(ips);
             status.pool = status.pool.take().or_else(|| self.origins.get(name).cloned());
         }
-        services.retain(|_, status| !status.ips.is_empty() || status.pending.is_some());
         status.write_services(&services)?;
         status.write_objects("ipaddresspools.yaml", &self.pools)?;
         status.write_objects("servicel2statuses.yaml", &self.statuses())?;

@@ -19,13 +19,13 @@ use roadstead_layer2::{
     membership::{Key, MAX_NAME, Membership},
     ownership::{self, Ownership, Rules},
 };
-use roadstead_sources::{Interest, SourceFlags};
+use roadstead_sources::{Interest, NamespaceFlag, SourceFlags};
 use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    controller::{Controller, replace},
+    controller::{Authority, Controller, replace},
     engine::{Adoption, Engine, Setup},
     kernel::{KernelResponder, Origin},
     links::{Seen, Watch},
@@ -39,8 +39,8 @@ use crate::{
     selection::Selection,
 };
 
-/// Where the installer puts the daemons.
-const NAMESPACE: &str = "roadstead-system";
+/// Name of the Lease by which one speaker assigns addresses, and of the field manager.
+const LEASE: &str = "roadstead-speaker";
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -49,10 +49,8 @@ pub(crate) struct RunFlags {
     source: SourceFlags,
     #[command(flatten)]
     telemetry: TelemetryFlags,
-    /// The namespace of this speaker's own objects in a cluster, whose ConfigMaps of `MetalLB`'s are taken too (default: the
-    /// pod's, else roadstead-system)
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
-    namespace: Option<String>,
+    #[command(flatten)]
+    namespace: NamespaceFlag,
     /// Announce on this interface (repeatable; default: every Ethernet interface that is up and has an address)
     #[arg(long = "interface", value_name = "IF", env = "ROADSTEAD_INTERFACE", value_delimiter = ',')]
     interfaces: Vec<String>,
@@ -95,13 +93,6 @@ pub(crate) struct RunFlags {
     /// What a node does that no longer hears its peers
     #[arg(long, env = "ROADSTEAD_PARTITION", default_value = "availability")]
     partition: Partition,
-}
-
-impl RunFlags {
-    fn namespace(&self) -> String {
-        let own = self.namespace.clone().or_else(roadstead_sources::own_namespace);
-        own.unwrap_or_else(|| NAMESPACE.to_owned())
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,11 +138,16 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         server.with_context(|| format!("cannot serve metrics on {addr}"))
     };
     let served = flags.telemetry.metrics_addr.map(serve).transpose()?;
-    let interest = Interest::speaker(&flags.namespace());
+    let namespace = flags.namespace.resolve();
+    let interest = Interest::speaker(&namespace).written_by(LEASE, &namespace, &node);
     let source = roadstead_sources::start(&flags.source, interest).context("cannot start the source")?;
     source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
-    let mut controller = Controller::new(&flags.source.state_dir, &node, Classes::new(flags.lb_class.clone()), metrics);
+    let mut leads = source.leads();
+    let authority = if leads.is_some() { Authority::Status } else { Authority::Rules };
+    let writer = source.status_writer(&flags.source.state_dir);
+    let classes = Classes::new(flags.lb_class.clone());
+    let mut controller = Controller::new(&flags.source.state_dir, writer, authority, &node, classes, metrics);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
     let mut adopted = adoption.clone();
@@ -163,6 +159,9 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         if adoption.has_changed().unwrap_or(false) {
             fresh = true;
             adoption.borrow_and_update().table.iter().for_each(|table| controller.adopt(table));
+        }
+        if let Some(leads) = &mut leads {
+            fresh |= controller.lead(*leads.borrow_and_update());
         }
         let verdict = verdicts.borrow_and_update().clone();
         fresh |= verdict.occupied != refused;
@@ -191,17 +190,31 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
             },
             Ok(()) = members.changed() => tell(&members.borrow_and_update(), &flags.source.state_dir),
             Ok(()) = announced.changed() => controller.announcing(&announced.borrow_and_update().clone()),
+            () = changed(&mut leads) => {}
             _ = every_second.tick() => {}
         }
     };
     health.set_ready(false);
     engine.stop();
+    // What is announced no more is told before the Lease is given back.
+    controller.announcing(&Announcing::default());
+    controller.write();
     source.stop().await;
     shutdown.trigger();
     if let Some(served) = served {
         served.await.context("the metrics server ended in a panic")?;
     }
     ended
+}
+
+/// Waits for another leader; for ever where nobody leads.
+async fn changed(leads: &mut Option<watch::Receiver<bool>>) {
+    if let Some(leads) = leads
+        && leads.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Writes down what is known of all speakers: `explain` and the next start read it.

@@ -6,6 +6,8 @@ use clap::Args;
 use ipnet::IpNet;
 use roadstead_model::Port;
 
+use crate::kube::own_namespace;
+
 /// Where desired state comes from and where status goes.
 #[derive(Args, Clone, Debug)]
 pub struct SourceFlags {
@@ -36,6 +38,23 @@ pub struct SourceFlags {
     /// Range that node ports are taken from
     #[arg(long, value_name = "FIRST-LAST", env = "ROADSTEAD_NODE_PORT_RANGE", default_value_t)]
     pub node_port_range: NodePortRange,
+}
+
+/// Where the daemon's own objects are in a cluster: its Lease, and what it tells of itself.
+#[derive(Args, Clone, Debug)]
+pub struct NamespaceFlag {
+    /// Namespace of this daemon's own objects in a cluster (default: the pod's, else roadstead-system)
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+}
+
+impl NamespaceFlag {
+    /// The namespace: the flag's, else that of the pod, as the file beside its token says, else the installer's.
+    #[must_use]
+    pub fn resolve(&self) -> String {
+        let given = self.namespace.clone().filter(|name| !name.is_empty());
+        given.or_else(own_namespace).unwrap_or_else(|| "roadstead-system".to_owned())
+    }
 }
 
 impl SourceFlags {

@@ -41,8 +41,8 @@ mod store;
 mod told;
 mod watches;
 
-pub use flags::{Filling, LoadOptions, NodePortRange, NodePortRangeError, SourceFlags};
-pub use kube::{Interest, fuzz_wire, own_namespace};
+pub use flags::{Filling, LoadOptions, NamespaceFlag, NodePortRange, NodePortRangeError, SourceFlags};
+pub use kube::{Interest, fuzz_wire};
 pub use legacy::{Converted, convert_old, fuzz_old};
 pub use parse::fuzz_manifest;
 pub use source::{Source, SourceError, read, start};

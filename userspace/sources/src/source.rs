@@ -22,8 +22,8 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     files::{Scope, names_manifest},
     flags::SourceFlags,
-    kube::{self, Access, Interest, Running, Standing},
-    status,
+    kube::{self, Access, Interest, Outbox, Running, Standing},
+    status::{self, StatusWriter},
     store::{Store, load},
     told::Told,
     watches::{Watches, wakes},
@@ -81,6 +81,10 @@ pub struct Source {
     thread: Option<JoinHandle<()>>,
     /// Of an API server, how current its state is.
     standing: Option<Standing>,
+    /// Of an API server, what is to be written to it.
+    outbox: Option<Outbox>,
+    /// Whether this process leads, where one of several is to.
+    leads: Option<watch::Receiver<bool>>,
     /// How often the reader has looked.
     #[cfg(test)]
     readings: Arc<std::sync::atomic::AtomicUsize>,
@@ -107,7 +111,8 @@ pub fn start(flags: &SourceFlags, interest: Interest) -> Result<Source, SourceEr
     match access(flags)? {
         Some(access) => {
             let node = flags.node_name().ok();
-            let Running { snapshots, standing, stop, thread } = kube::start(access, interest, node.as_deref())?;
+            let Running { snapshots, standing, outbox, leads, stop, thread } =
+                kube::start(access, interest, node.as_deref())?;
             let (ending, standing) = (Ending::Server(stop), Some(standing));
             #[cfg(test)]
             let readings = Arc::default();
@@ -116,6 +121,8 @@ pub fn start(flags: &SourceFlags, interest: Interest) -> Result<Source, SourceEr
                 ending,
                 thread,
                 standing,
+                outbox: Some(outbox),
+                leads,
                 #[cfg(test)]
                 readings,
             })
@@ -204,6 +211,8 @@ fn start_files(flags: &SourceFlags) -> Result<Source, SourceError> {
         ending: Ending::Files(signals),
         thread,
         standing: None,
+        outbox: None,
+        leads: None,
         #[cfg(test)]
         readings,
     })
@@ -220,6 +229,22 @@ impl Source {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.standing.as_ref().is_none_or(Standing::is_current)
+    }
+
+    /// Where statuses go: back to where the objects come from.
+    #[must_use]
+    pub fn status_writer(&self, state_dir: &Path) -> StatusWriter {
+        match &self.outbox {
+            Some(outbox) => StatusWriter::to_server(outbox.clone()),
+            None => StatusWriter::new(state_dir),
+        }
+    }
+
+    /// Whether this process is the one that writes what is for one to write, and changes of that; nothing where nobody leads:
+    /// who reads files assigns by the rules that all share.
+    #[must_use]
+    pub fn leads(&self) -> Option<watch::Receiver<bool>> {
+        self.leads.clone()
     }
 
     /// Adds the source's metrics to those of the daemon.

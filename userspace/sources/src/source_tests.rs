@@ -95,7 +95,7 @@ async fn status_is_followed_from_its_first_file_on() {
     let mut snapshots = source.snapshots();
     let name = roadstead_model::ObjectName::new("default", "a");
     let addresses = BTreeMap::from([(name.clone(), vec!["192.0.2.1".parse().unwrap()].into())]);
-    crate::StatusWriter::new(folder.path().join("state")).write_services(&addresses).unwrap();
+    StatusWriter::new(folder.path().join("state")).write_services(&addresses).unwrap();
     let found = snapshots.wait_for(|snapshot| snapshot.services[&name].captured_ips().count() == 1);
     assert!(tokio::time::timeout(Duration::from_secs(10), found).await.is_ok());
     source.stop().await;

@@ -1,4 +1,5 @@
-//! Status in manifest mode: written by the speaker and the ingress under the state directory, read back by every source.
+//! Status: written by the speaker and the ingress under the state directory and read back by every source, or handed to the writer
+//! for an API server.
 //!
 //! This is how an allocation reaches the agent; there is no other bus.
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     document::{Format, split},
     files::names_manifest,
+    kube::Outbox,
     limits,
     object::Kind,
 };
@@ -28,12 +30,12 @@ use crate::{
 pub(crate) const FOLDER: &str = "status";
 
 /// What an Ingress's ports are told to suffer from where another Ingress has a part of it; the API wants such a form.
-const CONFLICT: &str = "roadstead.dev/Conflict";
+pub(crate) const CONFLICT: &str = "roadstead.dev/Conflict";
 
 /// The annotation that names the pool of a Service's addresses, as MetalLB's controller writes it.
-const POOL: &str = "metallb.io/ip-allocated-from-pool";
+pub(crate) const POOL: &str = "metallb.io/ip-allocated-from-pool";
 /// The condition of a Service that lacks an address: false, with the reason.
-const ASSIGNED: &str = "roadstead.dev/AddressAssigned";
+pub(crate) const ASSIGNED: &str = "roadstead.dev/AddressAssigned";
 
 /// What the speaker says of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,25 +70,44 @@ pub fn status_objects(state_dir: impl AsRef<Path>) -> Vec<serde_json::Value> {
     objects
 }
 
-/// Writes status files: whole, by rename, and only when they change.
+/// Writes statuses: into files, whole, by rename, and only when they change; or to an API server, in the background.
 #[derive(Clone, Debug)]
-pub struct StatusWriter {
-    folder: PathBuf,
+pub struct StatusWriter(Goal);
+
+#[derive(Clone, Debug)]
+enum Goal {
+    /// This folder.
+    Files(PathBuf),
+    Server(Outbox),
 }
 
 impl StatusWriter {
     /// Writes under `state_dir/status`, which is made when it is needed.
     #[must_use]
     pub fn new(state_dir: impl AsRef<Path>) -> Self {
-        Self { folder: state_dir.as_ref().join(FOLDER) }
+        Self(Goal::Files(state_dir.as_ref().join(FOLDER)))
     }
 
-    /// Writes the status of Services of type LoadBalancer; those that are not named have no address.
+    /// Writes to an API server; what is written here counts until the next word.
+    pub(crate) fn to_server(outbox: Outbox) -> Self {
+        Self(Goal::Server(outbox))
+    }
+
+    /// Writes the status of the Services that this speaker serves, those without an address included. In files the others have no
+    /// address either; on a server they are another controller's.
     ///
     /// # Errors
     /// When the file cannot be written; the one before it is left as it was.
     pub fn write_services(&self, services: &BTreeMap<ObjectName, ServiceStatus>) -> io::Result<()> {
-        self.write("services.yaml", services.iter().map(|(name, status)| StatusObject::of_service(name, status)))
+        let folder = match &self.0 {
+            Goal::Files(folder) => folder,
+            Goal::Server(outbox) => {
+                outbox.services(services);
+                return Ok(());
+            }
+        };
+        let told = services.iter().filter(|(_, status)| !status.ips.is_empty() || status.pending.is_some());
+        write(folder, "services.yaml", told.map(|(name, status)| StatusObject::of_service(name, status)))
     }
 
     /// Writes objects as they are into a file of their own, whose name ends in `.yaml`. Where there are none, and none were
@@ -95,10 +116,14 @@ impl StatusWriter {
     /// # Errors
     /// When the file cannot be written; the one before it is left as it was.
     pub fn write_objects(&self, file: &str, objects: &[serde_json::Value]) -> io::Result<()> {
-        if objects.is_empty() && !self.folder.join(file).exists() {
-            return Ok(());
+        match &self.0 {
+            Goal::Files(folder) if objects.is_empty() && !folder.join(file).exists() => Ok(()),
+            Goal::Files(folder) => write(folder, file, objects.iter()),
+            Goal::Server(outbox) => {
+                outbox.objects(file, objects);
+                Ok(())
+            }
         }
-        self.write(file, objects.iter())
     }
 
     /// Writes what is to be said of Ingresses; those that are not named have no addresses and no conflicts. Where there is nothing
@@ -108,33 +133,39 @@ impl StatusWriter {
     /// When the file cannot be written; the one before it is left as it was.
     pub fn write_ingresses(&self, statuses: &BTreeMap<ObjectName, IngressStatus>) -> io::Result<()> {
         const FILE: &str = "ingresses.yaml";
-        if statuses.is_empty() && !self.folder.join(FILE).exists() {
-            return Ok(());
+        match &self.0 {
+            Goal::Files(folder) if statuses.is_empty() && !folder.join(FILE).exists() => Ok(()),
+            Goal::Files(folder) => {
+                write(folder, FILE, statuses.iter().map(|(name, status)| StatusObject::of_ingress(name, status)))
+            }
+            Goal::Server(outbox) => {
+                outbox.ingresses(statuses);
+                Ok(())
+            }
         }
-        self.write(FILE, statuses.iter().map(|(name, status)| StatusObject::of_ingress(name, status)))
     }
+}
 
-    fn write(&self, file: &str, objects: impl Iterator<Item = impl Serialize>) -> io::Result<()> {
-        let mut text = String::from("# Written by Roadstead and read back by it; edits are lost.\n");
-        for object in objects {
-            text.push_str("---\n");
-            text.push_str(&serde_yaml::to_string(&object).map_err(io::Error::other)?);
-        }
-        let path = self.folder.join(file);
-        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(());
-        }
-        fs::create_dir_all(&self.folder)?;
-        // Hidden, so that no source takes it for a status file; named by process, so that two writers do not mix.
-        let scratch = self.folder.join(format!(".{file}.{}", std::process::id()));
-        let written = write_through(&scratch, text.as_bytes()).and_then(|()| fs::rename(&scratch, &path));
-        if written.is_err() {
-            // The error that matters is the first one.
-            let _ = fs::remove_file(&scratch);
-        }
-        written?;
-        fs::File::open(&self.folder)?.sync_all()
+fn write(folder: &Path, file: &str, objects: impl Iterator<Item = impl Serialize>) -> io::Result<()> {
+    let mut text = String::from("# Written by Roadstead and read back by it; edits are lost.\n");
+    for object in objects {
+        text.push_str("---\n");
+        text.push_str(&serde_yaml::to_string(&object).map_err(io::Error::other)?);
     }
+    let path = folder.join(file);
+    if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    // Hidden, so that no source takes it for a status file; named by process, so that two writers do not mix.
+    let scratch = folder.join(format!(".{file}.{}", std::process::id()));
+    let written = write_through(&scratch, text.as_bytes()).and_then(|()| fs::rename(&scratch, &path));
+    if written.is_err() {
+        // The error that matters is the first one.
+        let _ = fs::remove_file(&scratch);
+    }
+    written?;
+    fs::File::open(folder)?.sync_all()
 }
 
 fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {

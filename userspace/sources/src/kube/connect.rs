@@ -94,11 +94,8 @@ async fn from_file(path: &Path) -> Result<Config, Failure> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrong)
 }
 
-/// The namespace that this process runs in, as far as that is known: the variable that a pod's manifest sets from its own metadata,
-/// else the file beside its token.
-#[must_use]
-pub fn own_namespace() -> Option<String> {
+/// The namespace that this pod runs in, where it is one.
+pub(crate) fn own_namespace() -> Option<String> {
     const FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-    let set = std::env::var("POD_NAMESPACE").ok().filter(|text| !text.is_empty());
-    set.or_else(|| Some(std::fs::read_to_string(FILE).ok()?.trim().to_owned()).filter(|text| !text.is_empty()))
+    Some(std::fs::read_to_string(FILE).ok()?.trim().to_owned()).filter(|text| !text.is_empty())
 }

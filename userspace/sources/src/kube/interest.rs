@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use roadstead_model::{References, Snapshot};
 
+use super::writer::Author;
 use crate::object::Kind;
 
 /// Where MetalLB lives, whose ConfigMaps are taken too.
@@ -18,6 +19,8 @@ pub struct Interest {
     /// Says which Secrets and ConfigMaps the other objects name; without it there is no Secret.
     pub(crate) references: Option<Referrer>,
     pub(crate) detail: Detail,
+    /// Who writes, if anything is written.
+    pub(crate) author: Option<Author>,
 }
 
 /// How much of each object is kept.
@@ -49,7 +52,7 @@ impl fmt::Debug for Interest {
 impl Interest {
     fn new(kinds: &[Kind], nodes: Nodes) -> Self {
         let kinds = kinds.to_vec();
-        Self { kinds, nodes, config_maps: Vec::new(), references: None, detail: Detail::Needed }
+        Self { kinds, nodes, config_maps: Vec::new(), references: None, detail: Detail::Needed, author: None }
     }
 
     /// Of the node agent: Services, their endpoints, Nodes.
@@ -83,6 +86,15 @@ impl Interest {
             .iter()
             .flat_map(|namespace| ["config", "metallb-excludel2"].map(|name| (namespace.clone(), name.to_owned())));
         Self { config_maps: named.collect(), ..Self::new(&kinds, Nodes::All) }
+    }
+
+    /// Statuses and events are written too, under this name, which is also that of the Lease by which one process leads; the
+    /// namespace is that of the Lease.
+    #[must_use]
+    pub fn written_by(self, name: &str, namespace: &str, node: &str) -> Self {
+        let announces = self.kinds.contains(&Kind::IpAddressPool);
+        let (name, namespace, node) = (name.to_owned(), namespace.to_owned(), node.to_owned());
+        Self { author: Some(Author { name, namespace, node, announces }), ..self }
     }
 
     /// Of `roadstead get`: all but Secrets and ConfigMaps.

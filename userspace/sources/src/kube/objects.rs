@@ -18,6 +18,7 @@ use super::{
     fetch::Fetched,
     follow::{News, Update},
     interest::{Detail, Interest, Referrer},
+    outbox::Uids,
     standing::Standing,
     wire::Item,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Objects {
     /// What names others, or what there is to be named, may be another.
     is_reference_news: bool,
     detail: Detail,
+    /// Kept where something is written.
+    uids: Option<Uids>,
     /// What objects without a file stand in.
     nowhere: Arc<Document>,
 }
@@ -91,6 +94,7 @@ impl Objects {
             feeds: feeds.into_iter().map(Known::new).collect(),
             referrer: interest.references,
             detail: interest.detail,
+            uids: interest.author.map(|_| Uids::default()),
             options: LoadOptions { filling: Filling::Server, ..LoadOptions::default() },
             merge: Merge::default(),
             changes: Vec::new(),
@@ -107,6 +111,11 @@ impl Objects {
         &self.snapshot
     }
 
+    /// What events name objects by.
+    pub(crate) fn uids(&self) -> Uids {
+        self.uids.clone().unwrap_or_default()
+    }
+
     /// The feed of an index.
     pub(crate) fn feed(&self, index: usize) -> Option<&Feed> {
         self.feeds.get(index).map(|known| &known.feed)
@@ -116,6 +125,9 @@ impl Objects {
     pub(crate) fn take(&mut self, update: Update) {
         let Some(known) = self.feeds.get_mut(update.feed) else { return };
         self.is_reference_news |= known.concerns_references();
+        if let Some(uids) = self.uids.as_ref().filter(|_| Uids::concern(known.feed.kind)) {
+            note_uid(uids, known.feed.kind, &update.news);
+        }
         match update.news {
             News::Begins => known.coming = Some(HashMap::new()),
             News::Put(item) => {
@@ -343,6 +355,16 @@ impl Known {
                 errands.push(Errand::Fetch(index, name.clone(), version.clone()));
             }
         }
+    }
+}
+
+fn note_uid(uids: &Uids, kind: Kind, news: &News) {
+    let name = |item: &Item| ObjectName::new(&item.namespace, &item.name);
+    match news {
+        News::Begins => uids.clear(kind),
+        News::Put(item) => uids.put(kind, name(item), &item.uid),
+        News::Gone(item) => uids.remove(kind, name(item)),
+        News::Listed | News::Trouble(_) => {}
     }
 }
 

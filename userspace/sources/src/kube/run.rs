@@ -2,12 +2,7 @@
 //! what they bring, and the snapshots.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-        mpsc::{SyncSender, sync_channel},
-    },
-    thread::JoinHandle,
+    sync::{Arc, atomic::AtomicBool, mpsc::sync_channel},
     time::Duration,
 };
 
@@ -15,7 +10,7 @@ use roadstead_model::Snapshot;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout_at},
 };
 
@@ -26,9 +21,12 @@ use super::{
     fetch::{Fetched, Fetcher},
     follow::{Follower, Progress, Update},
     interest::Interest,
+    leader::{Office, campaign},
     objects::{Errand, Objects},
+    outbox::Outbox,
     reach::Reach,
     standing::Standing,
+    writer::{Author, Writer},
 };
 use crate::{source::SourceError, told::Told};
 
@@ -43,8 +41,12 @@ const BURST: Duration = Duration::from_millis(100);
 pub(crate) struct Running {
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) standing: Standing,
+    /// What is to be written.
+    pub(crate) outbox: Outbox,
+    /// Whether this process leads, where one is to.
+    pub(crate) leads: Option<watch::Receiver<bool>>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
-    pub(crate) thread: Option<JoinHandle<()>>,
+    pub(crate) thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Starts to follow; the first snapshot is empty and not synced.
@@ -54,8 +56,12 @@ pub(crate) struct Running {
 pub(crate) fn start(access: Access, interest: Interest, node: Option<&str>) -> Result<Running, SourceError> {
     let feeds = Feed::of_interest(&interest, node);
     let standing = Standing::new(feeds.iter().map(ToString::to_string)).map_err(SourceError::Metrics)?;
+    let author = interest.author.clone();
     let objects = Objects::new(feeds.clone(), interest, standing.clone());
     let (sender, snapshots) = watch::channel(Arc::clone(objects.snapshot()));
+    let (outbox, leads) = (Outbox::default(), Arc::new(watch::Sender::new(false)));
+    let led = author.as_ref().map(|_| leads.subscribe());
+    let desk = author.map(|author| Desk { author, outbox: outbox.clone(), leads });
     let (stop, stopped) = oneshot::channel();
     let (started, start) = sync_channel(1);
     let own = standing.clone();
@@ -67,33 +73,101 @@ pub(crate) fn start(access: Access, interest: Interest, node: Option<&str>) -> R
                 return;
             }
         };
-        runtime.block_on(serve(access, feeds, objects, own, &sender, stopped, &started));
+        let reach = match runtime.block_on(Reach::new(access)) {
+            Ok(reach) => Arc::new(reach),
+            Err(error) => {
+                let _ = started.send(Err(refused(error)));
+                return;
+            }
+        };
+        let _ = started.send(Ok(()));
+        runtime.block_on(serve(reach, feeds, objects, own, &sender, desk, stopped));
     };
     let thread = std::thread::Builder::new().name("kubernetes".to_owned()).spawn(body).map_err(SourceError::Thread)?;
     start.recv().unwrap_or(Ok(()))?;
-    Ok(Running { snapshots, standing, stop: Some(stop), thread: Some(thread) })
+    Ok(Running { snapshots, standing, outbox, leads: led, stop: Some(stop), thread: Some(thread) })
+}
+
+/// What writing takes.
+struct Desk {
+    author: Author,
+    outbox: Outbox,
+    leads: Arc<watch::Sender<bool>>,
 }
 
 async fn serve(
-    access: Access,
+    reach: Arc<Reach>,
     feeds: Vec<Feed>,
-    mut objects: Objects,
+    objects: Objects,
     standing: Standing,
     sender: &watch::Sender<Arc<Snapshot>>,
-    mut stopped: oneshot::Receiver<()>,
-    started: &SyncSender<Result<(), SourceError>>,
+    desk: Option<Desk>,
+    stopped: oneshot::Receiver<()>,
 ) {
-    let reach = match Reach::new(access).await {
-        Ok(reach) => Arc::new(reach),
-        Err(error) => {
-            let _ = started.send(Err(refused(error)));
-            return;
-        }
-    };
-    let _ = started.send(Ok(()));
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&reach).probe());
-    let mut updates = follow(feeds, &reach, &standing, &mut tasks);
+    let updates = follow(feeds, &reach, &standing, &mut tasks);
+    let writing = desk.map(|desk| write(desk, &reach, &objects, &standing, sender.subscribe()));
+    read(reach, objects, updates, sender, stopped).await;
+    if let Some(writing) = writing {
+        writing.end().await;
+    }
+}
+
+/// The tasks that write; each ends when its channel does.
+struct Writing {
+    writer: (oneshot::Sender<()>, JoinHandle<()>),
+    campaign: (oneshot::Sender<()>, JoinHandle<()>),
+}
+
+impl Writing {
+    /// Sends what is left, and gives the Lease back after that.
+    async fn end(self) {
+        for (stop, task) in [self.writer, self.campaign] {
+            drop(stop);
+            let _ = task.await;
+        }
+    }
+}
+
+fn write(
+    desk: Desk,
+    reach: &Arc<Reach>,
+    objects: &Objects,
+    standing: &Standing,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+) -> Writing {
+    let Desk { author, outbox, leads } = desk;
+    let office = Office {
+        namespace: author.namespace.clone(),
+        name: author.name.clone(),
+        // Another for each process: one that was started again must not take its predecessor's word for its own.
+        identity: format!("{}_{:016x}", author.node, fastrand::u64(..)),
+    };
+    let writer = Writer {
+        author,
+        reach: Arc::clone(reach),
+        outbox,
+        uids: objects.uids(),
+        snapshots,
+        leads: leads.subscribe(),
+        standing: standing.clone(),
+    };
+    let (stop, stopped) = oneshot::channel();
+    let writer = (stop, tokio::spawn(writer.run(stopped)));
+    let (stop, stopped) = oneshot::channel();
+    let campaign = (stop, tokio::spawn(campaign(office, Arc::clone(reach), leads, stopped)));
+    Writing { writer, campaign }
+}
+
+/// Takes in what comes and hands out snapshots until the end.
+async fn read(
+    reach: Arc<Reach>,
+    mut objects: Objects,
+    mut updates: mpsc::Receiver<Update>,
+    sender: &watch::Sender<Arc<Snapshot>>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let (fetched, mut arrivals) = mpsc::channel(64);
     let mut fetcher = Fetcher::new(reach, fetched);
     let mut told = Told::default();
@@ -135,7 +209,7 @@ async fn serve(
 }
 
 /// Starts a follower for each feed.
-pub(crate) fn follow(
+fn follow(
     feeds: Vec<Feed>,
     reach: &Arc<Reach>,
     standing: &Standing,

@@ -27,6 +27,7 @@ struct Inner {
     objects: IntGaugeVec,
     failures: IntCounterVec,
     lists: IntCounterVec,
+    writes: IntCounterVec,
 }
 
 struct FeedStanding {
@@ -63,6 +64,13 @@ impl Standing {
                 opts("roadstead_source_lists_total", "Lists that were completed"),
                 &["resource", "way"],
             )?,
+            writes: IntCounterVec::new(
+                opts(
+                    "roadstead_source_writes_total",
+                    "Statuses and events that were sent to the API server, by outcome",
+                ),
+                &["resource", "outcome"],
+            )?,
         })))
     }
 
@@ -97,6 +105,15 @@ impl Standing {
         });
     }
 
+    /// Something was written.
+    pub(crate) fn written(&self, resource: &str) {
+        self.0.writes.with_label_values(&[resource, "written"]).inc();
+    }
+
+    pub(crate) fn write_failed(&self, resource: &str, reason: &str) {
+        self.0.writes.with_label_values(&[resource, reason]).inc();
+    }
+
     /// The age of the oldest part of the state; `None` as long as a part was never known.
     pub(crate) fn age(&self) -> Option<Duration> {
         let feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,16 +129,16 @@ impl Standing {
 
 impl Collector for Standing {
     fn desc(&self) -> Vec<&Desc> {
-        let Inner { age, objects, failures, lists, .. } = &*self.0;
-        [age.desc(), objects.desc(), failures.desc(), lists.desc()].concat()
+        let Inner { age, objects, failures, lists, writes, .. } = &*self.0;
+        [age.desc(), objects.desc(), failures.desc(), lists.desc(), writes.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Inner { feeds, begun, age, objects, failures, lists } = &*self.0;
+        let Inner { feeds, begun, age, objects, failures, lists, writes } = &*self.0;
         for feed in feeds.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let since = feed.heard.filter(|_| feed.is_listed).unwrap_or(*begun);
             age.with_label_values(&[&*feed.name]).set(since.elapsed().as_secs_f64());
         }
-        [age.collect(), objects.collect(), failures.collect(), lists.collect()].concat()
+        [age.collect(), objects.collect(), failures.collect(), lists.collect(), writes.collect()].concat()
     }
 }

@@ -43,6 +43,7 @@ pub(crate) struct Item {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) version: String,
+    pub(crate) uid: String,
     pub(crate) tree: Value,
 }
 
@@ -124,10 +125,11 @@ impl Item {
         strip(&mut tree);
         let field = |name: &str| text(&tree, &["metadata", name]).unwrap_or_default().to_owned();
         let (namespace, name, version) = (field("namespace"), field("name"), field("resourceVersion"));
+        let uid = field("uid");
         if name.is_empty() {
             return Err(garbage("an object without metadata.name".to_owned()));
         }
-        Ok(Self { namespace, name, version, tree })
+        Ok(Self { namespace, name, version, uid, tree })
     }
 }
 
