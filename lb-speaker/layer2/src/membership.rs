@@ -187,6 +187,22 @@ impl Membership {
         }
     }
 
+    /// The peers from now on; this node's own name is passed over. One that is new counts when it is heard, and who is gone counts no
+    /// more. A node that does not know its configuration yet listens to them first, as at its start.
+    pub fn set_peers(&mut self, now: Duration, peers: impl IntoIterator<Item = String>) {
+        let mut before = std::mem::take(&mut self.peers);
+        let known = |peer: String| {
+            let kept = before.remove(&peer).unwrap_or_else(|| Peer::unheard(now));
+            (peer, kept)
+        };
+        self.peers = peers.into_iter().filter(|peer| *peer != self.name).map(known).collect();
+        self.peer_stations.retain(|peer, _| self.peers.contains_key(peer));
+        if !self.configured {
+            self.started = now;
+        }
+        self.backing.dirty = true;
+    }
+
     /// Probes silent peers from now on, with nonces drawn from the secret, which must be random.
     pub fn probe_by(&mut self, secret: &[u8; 32]) {
         self.nonces = Some(Nonces::new(secret));

@@ -30,7 +30,7 @@ use crate::{
     loud::Loud,
     members::Members,
     metrics::Metrics,
-    peers::PeerSocket,
+    peers::{PeerAddress, PeerSocket},
     plan::{Desired, Owned},
     ports::{Announced, Ports},
     report::Announcing,
@@ -93,6 +93,8 @@ pub(crate) struct Verdict {
 #[derive(Debug, Default)]
 struct Inbox {
     desired: Option<(Arc<Desired>, Table)>,
+    /// The other speakers, where they are others than before.
+    peers: Option<Vec<PeerAddress>>,
     /// How many configurations were handed in.
     number: u64,
     stop: bool,
@@ -157,6 +159,12 @@ impl Engine {
         drop(inbox);
         self.wake();
         number
+    }
+
+    /// Hands in the other speakers; they count from the next configuration on.
+    pub(crate) fn meet(&self, peers: Vec<PeerAddress>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).peers = Some(peers);
+        self.wake();
     }
 
     /// What is known of all speakers.
@@ -293,7 +301,11 @@ impl Turn {
     fn take_inbox(&mut self) -> (bool, bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let (desired, number, stop) = (inbox.desired.take(), inbox.number, inbox.stop);
+        let peers = inbox.peers.take();
         drop(inbox);
+        if let Some(peers) = peers {
+            self.meet(&peers);
+        }
         let configured = desired.is_some();
         if let Some((desired, table)) = desired {
             self.number = number;
@@ -310,6 +322,19 @@ impl Turn {
             self.setup.ownership.membership.set_configured();
         }
         (configured, stop)
+    }
+
+    /// Goes by other peers from now on.
+    fn meet(&mut self, peers: &[PeerAddress]) {
+        let now = self.now();
+        info!(peers = peers.len(), "other speakers are named");
+        self.setup.ownership.membership.set_peers(now, peers.iter().map(|peer| peer.name.clone()));
+        if let Some(socket) = &mut self.setup.peers {
+            socket.set_peers(peers);
+        }
+        if let Some(kernel) = &mut self.setup.kernel {
+            kernel.meet(peers.iter().map(|peer| peer.address).collect());
+        }
     }
 
     fn take_datagrams(&mut self) -> Change {

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,9 @@ pub(crate) struct KernelLease {
 pub(crate) trait KernelResponder: fmt::Debug + Send {
     /// Finds out on which interfaces it answers: `ports` are those that addresses are announced on, `links` all.
     fn look(&mut self, ports: &[(u32, &str)], links: &[Link]);
+
+    /// Where the peers are from now on.
+    fn meet(&mut self, peers: Vec<SocketAddr>);
 
     /// Whether it answers and echoes probes wherever it should, so that a lease may outlive the speaker.
     fn vouches(&self) -> bool;

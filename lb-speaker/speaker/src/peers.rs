@@ -10,6 +10,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn6, sendmsg};
 use roadstead_layer2::membership::{MAX_DATAGRAM, MAX_NAME};
+use roadstead_model::Node;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::loud::{Everybody, everybody};
@@ -39,10 +40,20 @@ impl FromStr for PeerAddress {
     }
 }
 
+impl PeerAddress {
+    /// The speaker of a node, at the first of the node's internal addresses.
+    pub(crate) fn of_node(node: &Node, port: u16) -> Option<Self> {
+        let ip = *node.internal_ips.first()?;
+        let name = node.meta.name.name.to_string();
+        (name.len() <= MAX_NAME).then(|| Self { name, address: SocketAddr::new(ip, port) })
+    }
+}
+
 /// The socket for heartbeats and the addresses that they go to.
 #[derive(Debug)]
 pub(crate) struct PeerSocket {
     socket: UdpSocket,
+    is_v6: bool,
     /// By name; the addresses are of the socket's own family.
     peers: BTreeMap<String, SocketAddr>,
 }
@@ -57,13 +68,16 @@ impl PeerSocket {
             }
             _ => Err(error),
         })?;
-        let v6 = socket.local_addr()?.is_ipv6();
-        let peers = peers.iter().map(|peer| {
-            let address = if v6 { mapped(peer.address) } else { peer.address };
-            (peer.name.clone(), address)
-        });
-        let peers = peers.collect();
-        Ok(Self { socket, peers })
+        let is_v6 = socket.local_addr()?.is_ipv6();
+        let mut opened = Self { socket, is_v6, peers: BTreeMap::new() };
+        opened.set_peers(peers);
+        Ok(opened)
+    }
+
+    /// Whom it speaks with from now on.
+    pub(crate) fn set_peers(&mut self, peers: &[PeerAddress]) {
+        let of_family = |peer: &PeerAddress| if self.is_v6 { mapped(peer.address) } else { peer.address };
+        self.peers = peers.iter().map(|peer| (peer.name.clone(), of_family(peer))).collect();
     }
 
     /// Sends to one peer. One that cannot be reached now is no reason to stop: its silence is what counts.

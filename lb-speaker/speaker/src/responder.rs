@@ -142,6 +142,10 @@ impl InKernel {
 }
 
 impl KernelResponder for InKernel {
+    fn meet(&mut self, peers: Vec<SocketAddr>) {
+        self.peers = peers;
+    }
+
     fn look(&mut self, ports: &[(u32, &str)], links: &[Link]) {
         // After `roadstead cleanup` other maps are pinned, or none.
         if !self.maps.as_ref().is_some_and(|maps| maps.is_current(&self.bpffs)) {

@@ -58,7 +58,8 @@ pub(crate) struct RunFlags {
     /// --interface is named, `MetalLB`'s usual patterns or those of the ConfigMap metallb-excludel2 hold beside it
     #[arg(long = "exclude-interface", value_name = "REGEX", env = "ROADSTEAD_EXCLUDE_INTERFACE")]
     excluded_interfaces: Vec<String>,
-    /// Another speaker, or this one, whose name is passed over (repeatable; default: this node is alone)
+    /// Another speaker, or this one, whose name is passed over (repeatable; default: this node is alone; in a cluster every Node, at
+    /// its first InternalIP)
     #[arg(long = "peer", value_name = "NAME=ADDR[:PORT]", env = "ROADSTEAD_PEER", value_delimiter = ',')]
     peers: Vec<PeerAddress>,
     /// Where to hear the other speakers, UDP
@@ -93,6 +94,13 @@ pub(crate) struct RunFlags {
     /// What a node does that no longer hears its peers
     #[arg(long, env = "ROADSTEAD_PARTITION", default_value = "availability")]
     partition: Partition,
+}
+
+impl RunFlags {
+    /// Whether the other speakers are those of the cluster's nodes.
+    fn finds_peers(&self) -> bool {
+        self.peers.is_empty() && self.source.name_a_server()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -154,6 +162,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let (mut verdicts, mut members) = (engine.verdicts(), engine.members());
     let mut refused = BTreeMap::new();
     let (mut fresh, mut configured, mut number) = (true, false, 0);
+    let mut peers = Vec::new();
     let ended = loop {
         // Who joins assigns nothing before it knows what the running nodes assigned.
         if adoption.has_changed().unwrap_or(false) {
@@ -168,7 +177,17 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         if fresh && adoption.borrow().over {
             fresh = false;
             refused.clone_from(&verdict.occupied);
-            if let Some(desired) = controller.take(&snapshots.borrow_and_update().clone(), &refused) {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if flags.finds_peers() && snapshot.synced {
+                let port = flags.listen_membership.port();
+                let others = snapshot.nodes.values().filter(|other| *other.meta.name.name != *node);
+                let found: Vec<_> = others.filter_map(|other| PeerAddress::of_node(other, port)).collect();
+                if found != peers {
+                    engine.meet(found.clone());
+                    peers = found;
+                }
+            }
+            if let Some(desired) = controller.take(&snapshot, &refused) {
                 number = engine.set(Arc::new(desired), controller.table().clone());
                 configured = true;
             }
@@ -242,7 +261,7 @@ fn start_engine(
     let selection = Selection::new(flags.interfaces.clone(), &flags.excluded_interfaces);
     let mut ports = Ports::new(selection.context("--exclude-interface is no regular expression")?);
     ports.rescan(Seen::default())?;
-    let peers = if others.is_empty() {
+    let peers = if others.is_empty() && !flags.finds_peers() {
         None
     } else {
         let socket = PeerSocket::open(flags.listen_membership, &others);

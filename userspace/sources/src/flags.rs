@@ -69,6 +69,12 @@ impl SourceFlags {
         }
     }
 
+    /// Whether they name an API server.
+    #[must_use]
+    pub fn name_a_server(&self) -> bool {
+        self.in_cluster || self.kubeconfig.is_some()
+    }
+
     /// The part of the flags that reading depends on.
     #[must_use]
     pub fn options(&self) -> LoadOptions {

@@ -448,3 +448,46 @@ fn a_peer_is_known_by_the_hardware_addresses_that_it_told_last() {
     }
     assert!(!a.is_peers_station(ours));
 }
+
+#[test]
+fn who_learns_of_its_peers_late_listens_to_them_first() {
+    let mut world = World::new();
+    for name in ["a", "b"] {
+        world.start(name, 1);
+    }
+    world.run(500);
+    // The third one knows nobody yet, and nothing of what is desired; the others do not know it.
+    for name in ["a", "b"] {
+        let now = Duration::from_millis(world.now);
+        world.nodes.get_mut(name).unwrap().set_peers(now, ["a".to_owned(), "b".to_owned()]);
+    }
+    let now = Duration::from_millis(world.now);
+    world.nodes.insert("c", Membership::new("c", 1, [], Some(Key::new(b"k")), now));
+    world.run(1000);
+    world.check("c", &[]);
+    let now = Duration::from_millis(world.now);
+    let late = world.nodes.get_mut("c").unwrap();
+    late.set_peers(now, NAMES.map(str::to_owned));
+    late.set_configured();
+    world.run(1);
+    world.check("c", &[]);
+    world.run(200);
+    world.check("c", &[]);
+    world.check("a", &["a", "b"]);
+    for name in ["a", "b"] {
+        let now = Duration::from_millis(world.now);
+        world.nodes.get_mut(name).unwrap().set_peers(now, NAMES.map(str::to_owned));
+        world.check(name, &["a", "b"]);
+    }
+    world.run(200);
+    for name in NAMES {
+        world.check(name, &NAMES);
+    }
+    // A node that is taken out counts no more, and what it says is a stranger's.
+    for name in ["a", "b"] {
+        let now = Duration::from_millis(world.now);
+        world.nodes.get_mut(name).unwrap().set_peers(now, ["a".to_owned(), "b".to_owned()]);
+    }
+    world.run(200);
+    world.check("a", &["a", "b"]);
+}

@@ -180,14 +180,16 @@ impl Writer {
         };
         match list.await {
             Ok(list) => announcements.take(&list, Instant::now()),
-            Err(failure) => {
-                announcements.absent(Instant::now());
-                match failure.consequence() {
-                    Consequence::Lost => self.reach.lost(),
-                    Consequence::Absent => {}
-                    _ => tell(state, "servicel2statuses", &failure),
+            Err(failure) => match failure.consequence() {
+                Consequence::Lost => self.reach.lost(),
+                // The server knows the kind for a moment only; the next look is due at once.
+                Consequence::Again => {}
+                Consequence::Absent => announcements.absent(Instant::now()),
+                _ => {
+                    announcements.absent(Instant::now());
+                    tell(state, "servicel2statuses", &failure);
                 }
-            }
+            },
         }
     }
 
