@@ -1,4 +1,4 @@
-//! `allocate` and `explain`: what the daemon would do, from manifests alone.
+//! `allocate` and `explain`: what the daemon would do, from what the source says now.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use roadstead_allocator::{Allocation, Classes, allocate_beside, prior_of};
 use roadstead_layer2::election::{Contest, Verdict, elect};
 use roadstead_model::ObjectName;
-use roadstead_sources::LoadOptions;
+use roadstead_sources::{Interest, LoadOptions, NamespaceFlag, SourceFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::{members::Members, plan::Desired};
@@ -23,8 +23,14 @@ use crate::{members::Members, plan::Desired};
 #[derive(Debug, Args)]
 struct Manifests {
     /// Directory or file of Kubernetes YAML or JSON (repeatable)
-    #[arg(long = "manifests", value_name = "DIR", env = "ROADSTEAD_MANIFESTS", value_delimiter = ',', required = true)]
+    #[arg(long = "manifests", value_name = "DIR", env = "ROADSTEAD_MANIFESTS", value_delimiter = ',')]
     paths: Vec<PathBuf>,
+    /// The API server of this kubeconfig instead
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The API server of the cluster that this pod runs in instead
+    #[arg(long, env = "ROADSTEAD_IN_CLUSTER")]
+    in_cluster: bool,
     /// Also take the status that a daemon wrote into this state directory
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -178,8 +184,15 @@ fn load(flags: &Manifests) -> anyhow::Result<Desired> {
     for path in &flags.paths {
         fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     }
-    let options = LoadOptions { state_dir: flags.state_dir.clone(), ..LoadOptions::default() };
-    let snapshot = Arc::new(roadstead_sources::load(&flags.paths, &options));
+    let snapshot = if flags.paths.is_empty() || flags.kubeconfig.is_some() || flags.in_cluster {
+        let (manifests, kubeconfig) = (flags.paths.clone(), flags.kubeconfig.clone());
+        let source = SourceFlags::of(manifests, kubeconfig, flags.in_cluster);
+        roadstead_sources::read(&source, Interest::speaker(&NamespaceFlag::default().resolve()))?
+    } else {
+        let options = LoadOptions { state_dir: flags.state_dir.clone(), ..LoadOptions::default() };
+        roadstead_sources::load(&flags.paths, &options)
+    };
+    let snapshot = Arc::new(snapshot);
     for problem in &snapshot.problems {
         eprintln!("{problem}");
     }

@@ -17,14 +17,22 @@ use roadstead_dataplane::{
     pins::Pins,
 };
 use roadstead_model::{Selection, Snapshot};
-use roadstead_sources::SourceFlags;
+use roadstead_sources::{Interest, SourceFlags};
 
-/// The names that the manifests give to the ids in the pinned maps; none without manifests.
+/// The names that the source gives to the ids in the pinned maps; none without a source.
 pub(crate) fn names(from: &SourceFlags, pins: &Pins) -> anyhow::Result<BTreeMap<u32, PortName>> {
-    if from.manifests.is_empty() {
+    if !from.name_a_source() {
         return Ok(BTreeMap::new());
     }
-    let snapshot = roadstead_sources::load(&from.manifests, &from.options());
+    let snapshot = match roadstead_sources::read(from, Interest::agent()) {
+        Ok(snapshot) => snapshot,
+        // Numbers are better than nothing while the API server is away.
+        Err(error) if from.name_a_server() => {
+            eprintln!("Services have no names: {error}");
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let view = NodeView { name: &from.node_name()?, addresses: &[], primary: &[] };
     let desired = Desired::of(&snapshot, view, Selection::Random);
     let programmed = KernelMaps::open(pins)?.0.services()?;

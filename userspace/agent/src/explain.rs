@@ -132,7 +132,10 @@ impl ExplainFlags {
 pub(crate) fn run(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
     let question = flags.question()?;
     let answer = match &flags.bpffs {
-        None if !flags.from.manifests.is_empty() => offline::answer(flags, question)?,
+        // In a pod of the agent `in_cluster` is set, and the maps are what is asked for.
+        None if !flags.from.manifests.is_empty() || flags.from.kubeconfig.is_some() => {
+            offline::answer(flags, question)?
+        }
         bpffs => live(flags, bpffs.as_deref().unwrap_or(Path::new(DEFAULT_BPFFS)), question)?,
     };
     let mut out = io::stdout().lock();

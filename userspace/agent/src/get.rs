@@ -1,4 +1,4 @@
-//! `roadstead get KIND [NAME]`: desired state as read from manifests and status, in kubectl's columns or as objects.
+//! `roadstead get KIND [NAME]`: desired state as read from manifests and status or an API server, in kubectl's columns or as objects.
 //!
 //! Needs no daemon: what it prints is what a daemon with the same flags would act on.
 
@@ -13,9 +13,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use roadstead_sources::SourceFlags;
+use roadstead_sources::{Interest, SourceFlags};
 use serde_json::{Value, json};
 
 use crate::table::Table;
@@ -85,10 +85,16 @@ struct Shown {
 
 /// Prints the objects asked for; exit code 1 where a named one is not there.
 pub(crate) fn run(args: &GetFlags) -> anyhow::Result<ExitCode> {
-    if args.source.manifests.is_empty() {
-        bail!("no source of desired state, give --manifests DIR");
+    let interest = match args.kind {
+        // Of what the agent's own account may read.
+        GetKind::Services | GetKind::Endpoints | GetKind::Nodes => Interest::agent().in_full(),
+        GetKind::Ingresses | GetKind::Pools => Interest::overview(),
+    };
+    let snapshot = roadstead_sources::read(&args.source, interest)?;
+    if args.source.name_a_server() {
+        // Files are checked by `roadstead check`.
+        snapshot.problems.iter().filter(|problem| problem.object.is_none()).for_each(|problem| eprintln!("{problem}"));
     }
-    let snapshot = roadstead_sources::load(&args.source.manifests, &args.source.options());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let speaker = speaker::Told::new(&roadstead_sources::status_objects(&args.source.state_dir));
     let shown = rows::all(args.kind, &snapshot, &speaker, i64::try_from(now).unwrap_or(i64::MAX));

@@ -41,7 +41,7 @@ pub struct SourceFlags {
 }
 
 /// Where the daemon's own objects are in a cluster: its Lease, and what it tells of itself.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct NamespaceFlag {
     /// Namespace of this daemon's own objects in a cluster (default: the pod's, else roadstead-system)
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
@@ -67,6 +67,20 @@ impl SourceFlags {
             Some(name) => Ok(name.clone()),
             None => Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase()),
         }
+    }
+
+    /// A source with the defaults of the other flags.
+    #[must_use]
+    pub fn of(manifests: Vec<PathBuf>, kubeconfig: Option<PathBuf>, in_cluster: bool) -> Self {
+        let LoadOptions { service_cidrs, node_port_range, .. } = LoadOptions::default();
+        let state_dir = PathBuf::from("/var/lib/roadstead");
+        Self { manifests, kubeconfig, in_cluster, node_name: None, state_dir, service_cidrs, node_port_range }
+    }
+
+    /// Whether they name a source at all.
+    #[must_use]
+    pub fn name_a_source(&self) -> bool {
+        !self.manifests.is_empty() || self.name_a_server()
     }
 
     /// Whether they name an API server.

@@ -156,7 +156,8 @@ pub fn read(flags: &SourceFlags, interest: Interest) -> Result<Snapshot, SourceE
         let snapshot = source.snapshots.borrow().clone();
         let is_over = Instant::now() >= deadline;
         // What must not be listed is told as a problem; the rest is worth to be shown.
-        if snapshot.synced || is_over && !snapshot.problems.is_empty() {
+        let is_settled = source.standing.as_ref().is_some_and(Standing::is_settled);
+        if snapshot.synced || is_settled && snapshot.problems.iter().any(|problem| problem.object.is_none()) {
             return Ok(Arc::unwrap_or_clone(snapshot));
         }
         if is_over {

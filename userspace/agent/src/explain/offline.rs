@@ -13,6 +13,7 @@ use roadstead_dataplane::{
     node::{NodeAddresses, NodeSettings, NodeState},
 };
 use roadstead_model::Snapshot;
+use roadstead_sources::Interest;
 
 use super::{ExplainFlags, Node, Question, answer::Answer, is_on};
 use crate::{
@@ -56,7 +57,7 @@ const PODS: u32 = 3;
 
 /// Answers by the manifests of the flags.
 pub(super) fn answer(flags: &ExplainFlags, question: Question) -> anyhow::Result<Answer> {
-    let snapshot = roadstead_sources::load(&flags.from.manifests, &flags.from.options());
+    let snapshot = roadstead_sources::read(&flags.from, Interest::agent())?;
     let name = flags.from.node_name()?;
     let world = World::of(&snapshot, &name, flags);
     let own: Vec<IpAddr> = world.own.iter().copied().collect();

@@ -44,6 +44,8 @@ const LONG: u64 = 300;
 const SHORT: u64 = 75;
 /// A kind that was there is gone if the server says so this often: one that has just started may not know it yet.
 const ABSENCES: u32 = 3;
+/// A server that has just come back may not have read its roles yet: for this long its refusals are no trouble.
+const GRACE: Duration = Duration::from_secs(10);
 /// A watch that ended sooner than this was none.
 const TOO_SOON: Duration = Duration::from_secs(1);
 
@@ -85,6 +87,8 @@ pub(crate) struct Progress {
     /// What is known up to this version; a list comes first where it is missing.
     version: Option<String>,
     outages: u64,
+    /// When the last outage ended.
+    back_since: Option<Instant>,
     backoff: Backoff,
     bookmarked: bool,
     was_listed: bool,
@@ -122,6 +126,7 @@ impl Follower {
             let outages = self.reach.open().await;
             if mem::replace(&mut self.progress.outages, outages) != outages {
                 self.progress.version = None;
+                self.progress.back_since = Some(Instant::now());
                 self.progress.backoff.reset();
             }
             let begun = Instant::now();
@@ -139,6 +144,10 @@ impl Follower {
                 () = self.reach.reopened(outages) => {}
             }
         }
+    }
+
+    fn is_just_back(&self) -> bool {
+        self.progress.back_since.is_some_and(|since| since.elapsed() < GRACE)
     }
 
     fn wait(&mut self, bounds: Bounds) -> Duration {
@@ -166,6 +175,7 @@ impl Follower {
                 self.wait(Bounds::BUSY)
             }
             Consequence::Again => self.wait(Bounds::BUSY),
+            Consequence::Forbidden | Consequence::Unknown if self.is_just_back() => self.wait(Bounds::BUSY),
             Consequence::Unsupported if self.streams.swap(false, Ordering::Relaxed) => {
                 tracing::info!(feed = %self.feed, reason = %failure, "the API server does not stream lists; asks for pages");
                 self.progress.version = None;
@@ -175,6 +185,7 @@ impl Follower {
             Consequence::Absent | Consequence::Unknown | Consequence::Forbidden | Consequence::Unsupported => {
                 self.progress.version = None;
                 self.trouble(Some(self.refused(failure))).await?;
+                self.standing.troubled(self.index);
                 self.wait(Bounds::REFUSED)
             }
         };

@@ -97,6 +97,12 @@ impl Interest {
         Self { author: Some(Author { name, namespace, node, announces }), ..self }
     }
 
+    /// With all that a person may want to see of each object.
+    #[must_use]
+    pub fn in_full(self) -> Self {
+        Self { detail: Detail::Shown, ..self }
+    }
+
     /// Of `roadstead get`: all but Secrets and ConfigMaps.
     #[must_use]
     pub fn overview() -> Self {
@@ -110,6 +116,6 @@ impl Interest {
             Kind::IpAddressPool,
             Kind::L2Advertisement,
         ];
-        Self { detail: Detail::Shown, ..Self::new(&kinds, Nodes::All) }
+        Self::new(&kinds, Nodes::All).in_full()
     }
 }

@@ -35,6 +35,8 @@ struct FeedStanding {
     /// When the server last said something: then the state was current.
     heard: Option<Instant>,
     is_listed: bool,
+    /// It cannot be listed unless somebody acts.
+    is_troubled: bool,
 }
 
 impl Standing {
@@ -43,7 +45,7 @@ impl Standing {
     /// # Panics
     /// Never: the metrics' names are constants that fit.
     pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Result<Self, prometheus::Error> {
-        let feed = |name| FeedStanding { name, heard: None, is_listed: false };
+        let feed = |name| FeedStanding { name, heard: None, is_listed: false, is_troubled: false };
         let opts = |name: &str, help: &str| Opts::new(name, help);
         Ok(Self(Arc::new(Inner {
             feeds: Mutex::new(names.into_iter().map(feed).collect()),
@@ -89,9 +91,19 @@ impl Standing {
     /// A list is complete; `way` is `stream` or `pages`, or `absent` where the server does not know the kind.
     pub(crate) fn listed(&self, index: usize, way: &str) {
         self.feed(index, |feed, inner| {
-            (feed.heard, feed.is_listed) = (Some(Instant::now()), true);
+            (feed.heard, feed.is_listed, feed.is_troubled) = (Some(Instant::now()), true, false);
             inner.lists.with_label_values(&[&*feed.name, way]).inc();
         });
+    }
+
+    pub(crate) fn troubled(&self, index: usize) {
+        self.feed(index, |feed, _| feed.is_troubled = true);
+    }
+
+    /// Whether nothing more will come unless somebody acts.
+    pub(crate) fn is_settled(&self) -> bool {
+        let feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.iter().all(|feed| feed.is_listed || feed.is_troubled)
     }
 
     pub(crate) fn failed(&self, index: usize, reason: &str) {
