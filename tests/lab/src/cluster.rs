@@ -38,7 +38,7 @@ use assets::{Assets, Part};
 use background::Background;
 pub use by_hand::{ClusterFlags, run};
 use credentials::Authority;
-use flags::Files;
+use flags::{Files, Lists};
 pub use metrics::Metric;
 pub use outage::{Backup, Hidden};
 pub use tokens::Account;
@@ -77,6 +77,7 @@ pub struct ControlPlane {
     admin: PathBuf,
     api: Api,
     background: Background,
+    lists: Mutex<Lists>,
     parts: Mutex<BTreeMap<Part, Process>>,
 }
 
@@ -111,8 +112,8 @@ impl ControlPlane {
         let pair = authority.issue("lab", "system:masters", &[])?;
         let api = Api::new(&place, SocketAddr::new(address, PORT), &files.authority, &pair)?;
         let background = Background::start()?;
-        let parts = Mutex::default();
-        let plane = Self { place, folder, assets, authority, files, kubeconfigs, admin, api, background, parts };
+        let (lists, parts) = (Mutex::new(Lists::Streamed), Mutex::default());
+        let plane = Self { place, folder, assets, authority, files, kubeconfigs, admin, api, background, lists, parts };
         plane.start_part(Part::Etcd)?;
         plane.start_api()?;
         Ok(plane)
@@ -226,7 +227,7 @@ impl ControlPlane {
         let mut command = self.assets.command(part);
         command.args(match part {
             Part::Etcd => flags::etcd(&self.data()),
-            Part::ApiServer => flags::api_server(self.place.v4(), PORT, &self.files),
+            Part::ApiServer => flags::api_server(self.place.v4(), PORT, &self.files, *self.lists()),
             Part::Controllers => flags::controllers(self.kubeconfig(part)?, &self.files),
             Part::Scheduler => flags::scheduler(self.kubeconfig(part)?),
         });
@@ -242,6 +243,10 @@ impl ControlPlane {
     /// The folder of etcd's data.
     fn data(&self) -> PathBuf {
         self.folder.join("etcd")
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Process>> {

@@ -27,6 +27,15 @@ rules:
 - {level: None}
 ";
 
+/// How the API server sends lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// As a watch that begins with all there is (KEP-3157).
+    Streamed,
+    /// In pages alone, as older ones do.
+    Paged,
+}
+
 /// The files that the parts share.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -51,13 +60,14 @@ pub(super) fn etcd(data: &Path) -> Vec<String> {
     ]
 }
 
-pub(super) fn api_server(address: Ipv4Addr, port: u16, files: &Files) -> Vec<String> {
+pub(super) fn api_server(address: Ipv4Addr, port: u16, files: &Files, lists: Lists) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
     vec![
         flag("etcd-servers", ETCD),
         flag("bind-address", "0.0.0.0"),
         flag("advertise-address", address),
         flag("secure-port", port),
+        flag("feature-gates", format_args!("WatchList={}", lists == Lists::Streamed)),
         flag("service-cluster-ip-range", SERVICE_CIDRS),
         flag("tls-cert-file", path(&files.server.certificate)),
         flag("tls-private-key-file", path(&files.server.key)),

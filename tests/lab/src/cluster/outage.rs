@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::assets::Part;
+use super::flags::Lists;
 use super::{ControlPlane, READY, flags};
 use crate::process::Process;
 use crate::wait::wait_until;
@@ -45,6 +46,11 @@ impl ControlPlane {
         self.wait_ready()
     }
 
+    /// API servers that are started from now on know no streaming lists (KEP-3157), as older ones do.
+    pub fn forget_streaming_lists(&self) {
+        *self.lists() = Lists::Paged;
+    }
+
     /// Copies etcd's data. Etcd is stopped for the moment of the copy; whoever asks it meanwhile waits.
     ///
     /// # Errors
@@ -81,7 +87,7 @@ impl ControlPlane {
     /// Where it does not come up.
     pub fn hidden(&self) -> Result<Hidden<'_>> {
         let mut command = self.assets.command(Part::ApiServer);
-        command.args(flags::api_server(self.place.v4(), HIDDEN_PORT, &self.files));
+        command.args(flags::api_server(self.place.v4(), HIDDEN_PORT, &self.files, Lists::Streamed));
         let process = self.place.spawn("hidden-apiserver", command)?;
         let hidden = Hidden { control: self, process };
         wait_until(READY, "the hidden API server is ready", || {

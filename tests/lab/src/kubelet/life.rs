@@ -19,8 +19,10 @@ use crate::cluster::{JSON, STRATEGIC_MERGE, refused};
 
 /// How often a pod is looked after: its process, its probes, a report that the API server did not take.
 const LOOK: Duration = Duration::from_millis(100);
-/// After a pod could not be started.
-const START_AGAIN: Duration = Duration::from_secs(1);
+/// After a pod could not be started, or its server ended.
+const START_AGAIN: Duration = Duration::from_millis(500);
+/// So often a start may fail without a word: the API server grants a node what its pods need a moment after they are bound.
+const SILENT: u32 = 4;
 
 /// Lives the pod's life. The channel tells every state of its object; `None` when it is gone.
 pub(super) async fn live(shared: Arc<Shared>, mut object: Receiver<Option<Pod>>) {
@@ -50,10 +52,16 @@ pub(super) async fn live(shared: Arc<Shared>, mut object: Receiver<Option<Pod>>)
 
 /// Starts the pod, again and again where it fails. `None` where its object is gone or to end before.
 async fn start(shared: &Arc<Shared>, pod: &Pod, object: &mut Receiver<Option<Pod>>) -> Option<Sandbox> {
+    let mut failures = 0;
     loop {
         match Sandbox::start(shared, pod).await {
             Ok(sandbox) => return Some(sandbox),
-            Err(error) => eprintln!("lab: {} could not start {}: {error:#}", shared.node.name(), pod.name()),
+            Err(error) => {
+                failures += 1;
+                if failures == SILENT {
+                    eprintln!("lab: {} cannot start {}: {error:#}", shared.node.name(), pod.name());
+                }
+            }
         }
         sleep(START_AGAIN).await;
         let now = object.borrow_and_update().clone()?;

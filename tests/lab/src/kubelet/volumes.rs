@@ -48,12 +48,16 @@ pub(super) async fn renew_tokens(shared: &Shared, pod: &Pod, folder: &Path) -> R
 /// A path of the node: what all nodes of the lab have on one kernel stands in a place of the node's own.
 fn of_the_node(shared: &Shared, path: &str, volume: &Value) -> Result<PathBuf> {
     let node = &shared.node;
-    let own = match path {
-        "/sys/fs/bpf" => node.bpffs().to_owned(),
-        "/sys/fs/cgroup" => node.cgroup_root().to_owned(),
-        "/var/lib/roadstead" => node.state_dir().to_owned(),
-        "/lib/modules" | "/sys" | "/proc" => return Ok(path.into()),
-        _ => bail!("the lab's kubelet does not know the node's {path}"),
+    let of_its_own = [
+        ("/sys/fs/bpf", node.bpffs()),
+        ("/sys/fs/cgroup", node.cgroup_root()),
+        ("/var/lib/roadstead", node.state_dir()),
+    ];
+    let below = |(theirs, own): &(&str, &Path)| Path::new(path).strip_prefix(theirs).ok().map(|rest| own.join(rest));
+    let own = match of_its_own.iter().find_map(below) {
+        Some(own) => own,
+        None if ["/lib/modules", "/sys", "/proc"].contains(&path) => return Ok(path.into()),
+        None => bail!("the lab's kubelet does not know the node's {path}"),
     };
     if volume.pointer("/hostPath/type").and_then(Value::as_str) == Some("DirectoryOrCreate") {
         fs::create_dir_all(&own)?;
