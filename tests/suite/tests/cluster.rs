@@ -9,6 +9,12 @@
 #[cfg(test)]
 #[path = "cluster"]
 mod on_cluster {
+    mod audit;
     mod fixture;
+    mod install;
     mod kubelet;
+    mod life;
+    mod outage;
+    mod rights;
+    mod sections;
 }

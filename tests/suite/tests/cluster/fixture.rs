@@ -1,10 +1,13 @@
 //! What the tests on a real cluster share: the cluster or the reason why there is none, manifests, looks at objects.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roadstead_lab::{ControlPlane, Kubelet, Lab, Place, Topology, cluster, wait_until};
 use serde_json::Value;
+
+use super::install;
 
 /// How long anything may take that controllers, scheduler and kubelets do together.
 pub(crate) const DONE: Duration = Duration::from_secs(30);
@@ -21,6 +24,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Two nodes and a client. `None`, with a word on stderr, where this host cannot hold it.
     pub(crate) fn new(name: &str) -> Option<Self> {
+        Self::with(name, |_| None)
+    }
+
+    /// The same with our daemons, as the installer installs them.
+    pub(crate) fn with_daemons(name: &str) -> Option<Self> {
+        let cluster = Self::with(name, |lab| Some(install::image(lab.folder())))?;
+        cluster.install();
+        Some(cluster)
+    }
+
+    fn with(name: &str, images: impl Fn(&Lab) -> Option<PathBuf>) -> Option<Self> {
         static ALONE: Mutex<()> = Mutex::new(());
         if let Some(lack) = cluster::lack().or_else(cluster::lack_of_controllers) {
             eprintln!("skipped: {lack}");
@@ -29,7 +43,8 @@ impl Cluster {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Lab::with(name, Topology::default()).unwrap();
         let control = ControlPlane::start(&lab).unwrap();
-        let kubelet = |node| Kubelet::start(&control, node).unwrap();
+        let images = images(&lab);
+        let kubelet = |node| Kubelet::start_with(&control, node, images.as_deref()).unwrap();
         let kubelets: Vec<Kubelet> = lab.nodes().iter().map(kubelet).collect();
         let cluster = Self { kubelets, control, lab, _alone: alone };
         cluster.wait("both nodes are ready", || {
