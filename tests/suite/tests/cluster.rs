@@ -10,6 +10,7 @@
 #[path = "cluster"]
 mod on_cluster {
     mod audit;
+    mod definitions;
     mod fixture;
     mod install;
     mod kubelet;

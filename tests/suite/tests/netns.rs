@@ -40,6 +40,7 @@ mod netns {
     mod sockets;
     mod speaker;
     mod stage;
+    mod takeover;
     mod transfer;
     mod udp;
     mod unprivileged;
