@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{agent::Agent, flags::RunFlags, metrics::Metrics, netlink::Watch};
 
-/// How long to wait for the first full snapshot before attaching all the same.
+/// How long to wait for an API server's first full snapshot before attaching all the same.
 const FIRST_SYNC: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
 const COLLECT: Duration = Duration::from_secs(5);
@@ -35,11 +35,13 @@ pub(crate) async fn run(flags: RunFlags) -> anyhow::Result<()> {
     source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
     let mut watch = Watch::open().context("cannot follow the devices")?;
+    // Files are read by now, as far as they are there.
+    let patience = if flags.source.name_a_server() { FIRST_SYNC } else { Duration::ZERO };
     let mut agent = Agent::load(flags, metrics, health.clone())?;
     let synced = snapshots.wait_for(|snapshot| snapshot.synced);
     tokio::select! {
         () = shutdown.wait() => return Ok(()),
-        synced = timeout(FIRST_SYNC, synced) => if !matches!(synced, Ok(Ok(_))) {
+        synced = timeout(patience, synced) => if !matches!(synced, Ok(Ok(_))) {
             warn!("the configuration is not read in full yet; what an earlier agent has programmed stays");
         },
     }

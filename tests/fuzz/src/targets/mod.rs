@@ -1,6 +1,7 @@
 //! The targets: for each parser of foreign bytes its seeds, the words of its language, and what must hold.
 
 mod annotations;
+mod api;
 mod edge;
 mod head;
 mod manifest;
@@ -41,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     annotations::REWRITE,
     manifest::MANIFEST,
     manifest::OLD_CONFIG,
+    api::WATCH,
     segment::FRAME,
     segment::NEIGHBOUR,
     segment::DATAGRAM,
@@ -133,6 +135,11 @@ mod tests {
     #[test]
     fn old_configurations_keep_their_promises() {
         check(&manifest::OLD_CONFIG, 2_000);
+    }
+
+    #[test]
+    fn an_api_server_s_words_end_in_objects_or_errors() {
+        check(&api::WATCH, 2_000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What comes over the wire: lines of a watch, pages of a list, and of each object a tree without what nobody reads.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::failure::{Failure, Refusal};
+use crate::{document::Document, object::Kind, parse::parse_object};
 
 /// Largest object, in bytes: ten times what etcd takes by default.
 const LINE: usize = 16 << 20;
@@ -236,11 +237,23 @@ async fn frame(body: &mut Body, patience: Duration) -> Result<Option<Bytes>, Fai
     }
 }
 
-/// Reads arbitrary bytes as the lines of a watch and as a page: the entry of the fuzz target.
+/// Reads arbitrary bytes as the lines of a watch and as a page, and what is in them as objects of every kind: the entry of the
+/// fuzz target. How much of it was read.
 #[doc(hidden)]
 pub fn fuzz_wire(bytes: &[u8]) -> usize {
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| Line::read(line).is_ok()).count();
-    lines + Page::read(bytes).map_or(0, |page| page.items.len())
+    let nowhere = Arc::new(Document::nowhere());
+    let kinds = ["Service", "EndpointSlice", "Node", "Namespace", "Ingress", "Secret", "ConfigMap", "IPAddressPool"];
+    let convert = |item: &Item| {
+        let kinds = kinds.iter().filter_map(|kind| Kind::named(kind));
+        kinds.map(|(kind, _)| parse_object(kind, &item.tree, &nowhere).objects.len()).sum::<usize>()
+    };
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| Line::read(line).ok());
+    let read = lines.map(|line| match line {
+        Line::Put(item) | Line::Gone(item) => 1 + convert(&item),
+        Line::Bookmark { .. } => 1,
+    });
+    let paged = Page::read(bytes).map_or(0, |page| page.items.iter().map(convert).sum());
+    read.sum::<usize>() + paged
 }
 
 #[cfg(test)]

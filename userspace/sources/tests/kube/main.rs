@@ -273,3 +273,49 @@ fn a_configuration_that_is_none_is_refused() {
         "give one of --manifests, --kubeconfig and --in-cluster, not several"
     );
 }
+
+#[test]
+fn one_of_two_writes_and_the_other_takes_over() {
+    let server = Server::start(Lists::Streams);
+    let namespaced = "/api/v1/namespaces/shop/services/s0/status";
+    ten(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let speaker = |node: &str| {
+        let interest = Interest::speaker("system").written_by("roadstead-speaker", "system", node);
+        start(&flags(&server, folder.path()), interest).unwrap()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let leads = |source: &Source, within: Duration| {
+        let mut leads = source.leads().unwrap();
+        runtime.block_on(async { tokio::time::timeout(within, leads.wait_for(|leads| *leads)).await.is_ok() })
+    };
+    let first = speaker("n1");
+    assert!(leads(&first, DEADLINE), "nobody else is there");
+    let second = speaker("n2");
+    let status = |ip: &str| {
+        let ips: Vec<std::net::IpAddr> = vec![ip.parse().unwrap()];
+        std::collections::BTreeMap::from([(ObjectName::new("shop", "s0"), roadstead_sources::ServiceStatus::from(ips))])
+    };
+    let written = |source: &Source, ip: &str| {
+        source.status_writer(folder.path()).write_services(&status(ip)).unwrap();
+    };
+    written(&second, "192.0.2.2");
+    written(&first, "192.0.2.1");
+    let first_word = server.wait_for_write(namespaced);
+    assert_eq!(first_word["status"]["loadBalancer"]["ingress"][0]["ip"], "192.0.2.1", "the one that leads");
+    assert!(!leads(&second, Duration::from_millis(100)));
+    // The next word is written while the server is away, and sent when it is back.
+    server.go_away();
+    server.wait_for_knocks(2);
+    written(&first, "192.0.2.3");
+    server.come_back();
+    let next = server.wait_for_write(namespaced);
+    assert_eq!(next["status"]["loadBalancer"]["ingress"][0]["ip"], "192.0.2.3");
+    // Whoever ends gives the Lease back, and the other need not wait for its end.
+    let begun = Instant::now();
+    runtime.block_on(first.stop());
+    assert!(leads(&second, Duration::from_secs(12)), "after {:?}", begun.elapsed());
+    let last = server.wait_for_write(namespaced);
+    assert_eq!(last["status"]["loadBalancer"]["ingress"][0]["ip"], "192.0.2.2");
+    runtime.block_on(second.stop());
+}

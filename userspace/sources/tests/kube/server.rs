@@ -3,11 +3,12 @@
 //! It shares no code with the source. The real API server is what `tests/cluster` runs; this one can fail on command.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader, Write as _},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -43,6 +44,8 @@ struct State {
     is_away: bool,
     /// How often somebody came while it was away.
     knocks: usize,
+    /// What was patched, by path, the oldest first.
+    writes: BTreeMap<String, VecDeque<Value>>,
 }
 
 /// The server; it ends with the test's process.
@@ -169,6 +172,16 @@ impl Server {
         drop(waited);
     }
 
+    /// Waits for a patch of that path that nobody waited for yet.
+    pub(crate) fn wait_for_write(&self, path: &str) -> Value {
+        let nothing = |state: &mut State| state.writes.get(path).is_none_or(VecDeque::is_empty);
+        let deadline = Duration::from_secs(20);
+        let (mut state, late) =
+            self.state.1.wait_timeout_while(self.lock(), deadline, nothing).unwrap_or_else(PoisonError::into_inner);
+        assert!(!late.timed_out(), "nobody patched {path}: {:?}", state.requests);
+        state.writes.get_mut(path).and_then(VecDeque::pop_front).unwrap()
+    }
+
     /// What was asked for, paths with queries.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.lock().requests.clone()
@@ -190,13 +203,25 @@ impl Server {
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).is_ok_and(|length| length > 0) {
-                let mut header = String::new();
+                let (mut header, mut length) = (String::new(), 0);
                 while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
+                    if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
                     header.clear();
                 }
-                let path = line.split(' ').nth(1).unwrap().to_owned();
+                let mut body = vec![0; length];
+                if reader.read_exact(&mut body).is_err() {
+                    return;
+                }
+                let mut words = line.split(' ');
+                let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
                 self.lock().requests.push(path.clone());
-                if self.answer(&mut stream, &path, epoch).is_some() {
+                let answered = match &*method {
+                    "GET" => self.answer(&mut stream, &path, epoch),
+                    _ => self.write(&mut stream, &method, &path, &body),
+                };
+                if answered.is_some() {
                     continue;
                 }
             }
@@ -237,9 +262,40 @@ impl Server {
             drop(state);
             return reply(stream, 200, &object);
         }
+        if collection.rsplit_once('/').is_some_and(|(parent, _)| parent.ends_with("/leases")) {
+            return reply(stream, 404, &status(404, "NotFound", "there is no such Lease"));
+        }
         let page = page(&state, collection, &query);
         drop(state);
         reply(stream, 200, &page)
+    }
+
+    /// Takes a write: Leases as objects, with their versions; of all else it is noted that it came.
+    fn write(&self, stream: &mut TcpStream, method: &str, path: &str, body: &[u8]) -> Option<()> {
+        let path = path.split('?').next()?;
+        let mut body: Value = serde_json::from_slice(body).ok()?;
+        if !path.contains("/leases") {
+            self.change(|state| state.writes.entry(path.to_owned()).or_default().push_back(body));
+            return reply(stream, 200, "{}");
+        }
+        let name = body["metadata"]["name"].as_str()?.to_owned();
+        let collection = path.trim_end_matches(&format!("/{name}")).to_owned();
+        let accepted = self.change(|state| {
+            let leases = state.objects.entry(collection).or_default();
+            let known = leases.get(&name).map(|lease| lease["metadata"]["resourceVersion"].clone());
+            let own = body["metadata"]["resourceVersion"].clone();
+            let fits = if method == "POST" { known.is_none() } else { known == Some(own) };
+            if fits {
+                state.version += 1;
+                body["metadata"]["resourceVersion"] = json!(state.version.to_string());
+                leases.insert(name, body.clone());
+            }
+            fits
+        });
+        if accepted {
+            return reply(stream, 200, &body.to_string());
+        }
+        reply(stream, 409, &status(409, "Conflict", "the object has been modified"))
     }
 
     fn watch(&self, stream: &mut TcpStream, collection: &str, from: u64, query: &Query<'_>, epoch: u64) -> Option<()> {
