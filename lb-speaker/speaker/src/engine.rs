@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     kernel::{KernelLease, KernelResponder, Origin},
-    links::{Seen, Watch},
+    links::Watch,
     loud::Loud,
     members::Members,
     metrics::Metrics,
@@ -35,12 +35,9 @@ use crate::{
     ports::{Announced, Ports},
     report::Announcing,
     segment::{Scene, Segment},
+    survey::{Questions, Survey, Surveyor},
 };
 
-/// How often the interfaces are looked at without word of a change.
-const RESCAN: Duration = Duration::from_secs(1);
-/// Of the thread's time looking at interfaces takes this part at most, however often they change.
-const RESCAN_SHARE: u32 = 5;
 /// Datagrams taken in a turn: more than a receive buffer of Linux's default size holds, so that all that had come when
 /// the turn began is taken, and still a bound for a flood.
 const DATAGRAMS_A_TURN: usize = 1024;
@@ -61,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) ports: Ports,
     /// `None` where the kernel does not tell of changes: then the interfaces are looked at in turns.
     pub(crate) watch: Option<Watch>,
+    /// What is looked for on the interfaces.
+    pub(crate) questions: Questions,
     /// How often addresses are announced unasked; `None` for only when they come here.
     pub(crate) refresh: Option<Duration>,
     /// Whether the segment is asked for an address before it is handed out.
@@ -120,6 +119,8 @@ impl Engine {
         let segment = Segment::new(setup.refresh);
         let (verdict, verdicts) = watch::channel(Verdict::default());
         let (told, members) = watch::channel(Members::default());
+        let waker_of_surveyor = waker.try_clone().context("cannot set up the socket")?;
+        let surveyor = Surveyor::start(setup.questions.clone(), waker_of_surveyor)?;
         let mut turn = Turn {
             setup,
             inbox: Arc::clone(&inbox),
@@ -133,9 +134,7 @@ impl Engine {
             number: 0,
             loud: Loud::default(),
             is_loud: true,
-            seen: Seen::default(),
-            scanned: Duration::ZERO,
-            rescan_at: Duration::ZERO,
+            surveyor,
             adoption,
             announced: BTreeSet::new(),
             generation: 0,
@@ -208,11 +207,7 @@ struct Turn {
     loud: Loud,
     /// What is said goes to everybody as well.
     is_loud: bool,
-    /// What became of the interfaces since they were looked at.
-    seen: Seen,
-    /// From when on they may be looked at again.
-    scanned: Duration,
-    rescan_at: Duration,
+    surveyor: Surveyor,
     adoption: watch::Sender<Adoption>,
     announced: BTreeSet<Announced>,
     /// Numbers the configurations.
@@ -227,6 +222,8 @@ struct Turn {
 
 impl Turn {
     fn run(&mut self) {
+        // Before anything is decided: without an interface this node would win nothing.
+        self.tell_interfaces();
         loop {
             if let Err(error) = self.wait() {
                 error!(%error, "cannot wait for frames");
@@ -279,8 +276,10 @@ impl Turn {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next = [Some(self.setup.ownership.next()), self.segment.next(), Some(self.rescan_at)];
-        let next = next.into_iter().flatten().min().unwrap_or(self.rescan_at);
+        let mut next = self.setup.ownership.next();
+        for other in [self.segment.next(), self.surveyor.next()].into_iter().flatten() {
+            next = next.min(other);
+        }
         // Rounded up: waking before the moment would spin until it comes.
         let millis = next.saturating_sub(self.now()).as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(u64::try_from(millis).unwrap_or(u64::MAX)).unwrap_or(PollTimeout::MAX);
@@ -310,7 +309,7 @@ impl Turn {
         if let Some((desired, table)) = desired {
             self.number = number;
             if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {
-                self.rescan_at = self.rescan_at.min(self.scanned);
+                self.surveyor.hurry();
             }
             if self.setup.probe {
                 let assigned = table.values().flatten().copied().collect();
@@ -335,6 +334,7 @@ impl Turn {
         if let Some(kernel) = &mut self.setup.kernel {
             kernel.meet(peers.iter().map(|peer| peer.address).collect());
         }
+        self.surveyor.meet(peers.iter().map(|peer| peer.address).collect());
     }
 
     fn take_datagrams(&mut self) -> Change {
@@ -451,40 +451,49 @@ impl Turn {
         true
     }
 
-    /// Looks at the interfaces: at once when something became of them, and now and then.
+    /// Has the interfaces looked at, at once when something became of them, and now and then; follows what was found.
     fn rescan(&mut self) -> bool {
-        if let Some(Seen { changed, gone }) = self.setup.watch.as_ref().map(Watch::drain) {
-            self.seen.gone.extend(gone);
-            if changed {
-                self.rescan_at = self.rescan_at.min(self.scanned);
-            }
+        if let Some(seen) = self.setup.watch.as_ref().map(Watch::drain) {
+            self.surveyor.note(seen);
         }
         let now = self.now();
-        if now < self.rescan_at {
-            return false;
-        }
-        let rescanned = self.setup.ports.rescan(mem::take(&mut self.seen)).unwrap_or_else(|error| {
-            warn!(error = format!("{error:#}"), "cannot follow the interfaces");
-            false
+        let Some(survey) = self.surveyor.follow(now) else { return false };
+        let followed = survey.context("cannot list the network interfaces").and_then(|survey| {
+            let Survey { links, attached, gone, everybody } = survey;
+            if let Some(peers) = &mut self.setup.peers {
+                peers.set_everybody(everybody);
+            }
+            Ok((self.setup.ports.rescan(links, gone)?, attached))
         });
-        let stations = self.setup.ports.iter().map(|(_, port)| port.station.mac);
-        self.setup.ownership.membership.set_stations(stations);
-        let usable = self.setup.ports.iter().map(|(_, port)| port.name.clone()).collect();
-        self.setup.ownership.set_interfaces(now, usable);
+        let (rescanned, attached) = match followed {
+            Ok((rescanned, attached)) => (rescanned, Some(attached)),
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "cannot follow the interfaces");
+                (false, None)
+            }
+        };
+        self.tell_interfaces();
         for (_, port) in self.setup.ports.iter() {
             self.setup.metrics.dropped(port.socket.take_dropped().unwrap_or(0));
         }
-        self.look();
-        let done = self.now();
-        self.scanned = done + (done - now) * (RESCAN_SHARE - 1);
-        self.rescan_at = done + RESCAN;
+        if let Some(attached) = attached {
+            self.look(&attached);
+        }
         rescanned
     }
 
+    /// Tells the peers where this node announces, and as whom.
+    fn tell_interfaces(&mut self) {
+        let stations = self.setup.ports.iter().map(|(_, port)| port.station.mac);
+        self.setup.ownership.membership.set_stations(stations);
+        let usable = self.setup.ports.iter().map(|(_, port)| port.name.clone()).collect();
+        self.setup.ownership.set_interfaces(self.now(), usable);
+    }
+
     /// Looks where the kernel's responder answers, which decides how long a lease is, and counts what it has answered.
-    fn look(&mut self) {
+    fn look(&mut self, attached: &BTreeSet<u32>) {
         let Some(kernel) = &mut self.setup.kernel else { return };
-        self.setup.ports.show(|ports, links| kernel.look(ports, links));
+        self.setup.ports.show(|ports, links| kernel.look(ports, links, attached));
         // A majority does not wait for a kernel to fall silent.
         let waits = self.setup.ownership.rules().partition == Partition::Availability;
         if waits && kernel.vouches() {
@@ -592,7 +601,7 @@ impl Turn {
         self.segment = segment;
         for index in heard.broken {
             self.setup.ports.reopen(index);
-            self.rescan_at = self.rescan_at.min(self.scanned);
+            self.surveyor.hurry();
         }
         heard.occupied
     }

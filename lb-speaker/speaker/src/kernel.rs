@@ -31,8 +31,8 @@ pub(crate) struct KernelLease {
 
 /// A responder in the kernel.
 pub(crate) trait KernelResponder: fmt::Debug + Send {
-    /// Finds out on which interfaces it answers: `ports` are those that addresses are announced on, `links` all.
-    fn look(&mut self, ports: &[(u32, &str)], links: &[Link]);
+    /// Takes on which interfaces its programs are: `ports` are those that addresses are announced on, `links` all.
+    fn look(&mut self, ports: &[(u32, &str)], links: &[Link], attached: &BTreeSet<u32>);
 
     /// Where the peers are from now on.
     fn meet(&mut self, peers: Vec<SocketAddr>);

@@ -28,6 +28,7 @@ mod run;
 mod segment;
 mod selection;
 mod socket;
+mod survey;
 
 use std::process::ExitCode;
 

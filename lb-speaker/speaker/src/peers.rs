@@ -1,7 +1,7 @@
 //! The other speakers: where they are, and the UDP socket between us.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
@@ -13,7 +13,7 @@ use roadstead_layer2::membership::{MAX_DATAGRAM, MAX_NAME};
 use roadstead_model::Node;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::loud::{Everybody, everybody};
+use crate::loud::Everybody;
 
 /// MetalLB's port for the same purpose.
 const PORT: u16 = 7946;
@@ -56,6 +56,7 @@ pub(crate) struct PeerSocket {
     is_v6: bool,
     /// By name; the addresses are of the socket's own family.
     peers: BTreeMap<String, SocketAddr>,
+    everybody: BTreeSet<Everybody>,
 }
 
 impl PeerSocket {
@@ -69,7 +70,7 @@ impl PeerSocket {
             _ => Err(error),
         })?;
         let is_v6 = socket.local_addr()?.is_ipv6();
-        let mut opened = Self { socket, is_v6, peers: BTreeMap::new() };
+        let mut opened = Self { socket, is_v6, peers: BTreeMap::new(), everybody: BTreeSet::new() };
         opened.set_peers(peers);
         Ok(opened)
     }
@@ -88,10 +89,15 @@ impl PeerSocket {
         }
     }
 
+    /// Takes how to reach everybody in the networks where peers are.
+    pub(crate) fn set_everybody(&mut self, everybody: BTreeSet<Everybody>) {
+        self.everybody = everybody;
+    }
+
     /// Sends to everybody in the networks where peers are. Who is none drops it, or has nothing at this port.
     pub(crate) fn send_to_everybody(&self, datagram: &[u8]) {
-        for everybody in everybody(&self.peers.values().copied().collect()) {
-            if let Err(error) = self.send_to_all(datagram, everybody) {
+        for everybody in &self.everybody {
+            if let Err(error) = self.send_to_all(datagram, *everybody) {
                 tracing::debug!(?everybody, %error, "datagram not sent to everybody");
             }
         }

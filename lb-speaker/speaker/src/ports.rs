@@ -13,14 +13,7 @@ use anyhow::Context as _;
 use roadstead_layer2::{responder::Station, wire::Mac};
 use tracing::{info, warn};
 
-use crate::{
-    groups::Groups,
-    links::{self, Link, Seen},
-    local::Local,
-    plan::Owned,
-    selection::Selection,
-    socket::PacketSocket,
-};
+use crate::{groups::Groups, links::Link, local::Local, plan::Owned, selection::Selection, socket::PacketSocket};
 
 /// One interface in use.
 #[derive(Debug)]
@@ -91,13 +84,13 @@ impl Ports {
         self.broken.insert(interface);
     }
 
-    /// Follows the interfaces as they are now; true if [`Self::announce`] must be called again.
+    /// Follows the interfaces as they are now; true if [`Self::announce`] must be called again. Of the numbers in `gone`
+    /// another interface may have become.
     ///
     /// # Errors
-    /// When the list cannot be read, or an interface cannot be opened for want of a privilege.
-    pub(crate) fn rescan(&mut self, seen: Seen) -> anyhow::Result<bool> {
-        self.broken.extend(seen.gone);
-        let links = links::scan().context("cannot list the network interfaces")?;
+    /// When an interface cannot be opened for want of a privilege.
+    pub(crate) fn rescan(&mut self, links: Vec<Link>, gone: BTreeSet<u32>) -> anyhow::Result<bool> {
+        self.broken.extend(gone);
         let wanted: BTreeMap<u32, &Link> =
             links.iter().filter(|link| self.selection.selects(link)).map(|link| (link.index, link)).collect();
         let as_before = links == self.links && wanted.keys().eq(self.ports.keys()) && self.broken.is_empty();

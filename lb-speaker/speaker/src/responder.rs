@@ -146,7 +146,7 @@ impl KernelResponder for InKernel {
         self.peers = peers;
     }
 
-    fn look(&mut self, ports: &[(u32, &str)], links: &[Link]) {
+    fn look(&mut self, ports: &[(u32, &str)], links: &[Link], attached: &BTreeSet<u32>) {
         // After `roadstead cleanup` other maps are pinned, or none.
         if !self.maps.as_ref().is_some_and(|maps| maps.is_current(&self.bpffs)) {
             self.maps = Responder::open(&self.bpffs).ok();
@@ -154,8 +154,7 @@ impl KernelResponder for InKernel {
         if self.choice == Choice::Userspace {
             return;
         }
-        let carries = |link: &&Link| self.maps.as_ref().is_some_and(|maps| maps.is_attached(&link.name));
-        self.attached = links.iter().filter(carries).map(|link| link.index).collect();
+        self.attached = self.maps.as_ref().map(|_| attached.clone()).unwrap_or_default();
         for (index, name) in ports {
             match self.attached.contains(index) {
                 true if self.missing.remove(index) => info!(interface = name, "the agent's program answers here"),

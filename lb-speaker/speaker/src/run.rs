@@ -1,7 +1,7 @@
 //! `run`: the daemon. Snapshots come in, addresses are assigned and written to status, the engine announces.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read as _},
     net::SocketAddr,
@@ -28,7 +28,7 @@ use crate::{
     controller::{Authority, Controller, replace},
     engine::{Adoption, Engine, Setup},
     kernel::{KernelResponder, Origin},
-    links::{Seen, Watch},
+    links::Watch,
     members::Members,
     metrics::Metrics,
     peers::{PeerAddress, PeerSocket},
@@ -37,6 +37,7 @@ use crate::{
     report::Announcing,
     responder::{Choice, InKernel},
     selection::Selection,
+    survey::{Questions, Survey},
 };
 
 /// Name of the Lease by which one speaker assigns addresses, and of the field manager.
@@ -260,12 +261,19 @@ fn start_engine(
     });
     let selection = Selection::new(flags.interfaces.clone(), &flags.excluded_interfaces);
     let mut ports = Ports::new(selection.context("--exclude-interface is no regular expression")?);
-    ports.rescan(Seen::default())?;
+    let questions = Questions {
+        bpffs: (flags.responder != Choice::Userspace).then(|| flags.bpffs.clone()),
+        peers: others.iter().map(|peer| peer.address).collect(),
+    };
+    let survey = Survey::take(&questions).context("cannot list the network interfaces")?;
+    ports.rescan(survey.links, BTreeSet::new())?;
     let peers = if others.is_empty() && !flags.finds_peers() {
         None
     } else {
         let socket = PeerSocket::open(flags.listen_membership, &others);
-        Some(socket.with_context(|| format!("cannot hear the peers on {}", flags.listen_membership))?)
+        let mut socket = socket.with_context(|| format!("cannot hear the peers on {}", flags.listen_membership))?;
+        socket.set_everybody(survey.everybody);
+        Some(socket)
     };
     if peers.is_some() && key.is_none() {
         warn!("heartbeats are not authenticated: no --key-file");
@@ -282,7 +290,7 @@ fn start_engine(
     }
     let port = flags.listen_membership.port();
     let mut kernel = InKernel::open(flags.responder, flags.bpffs.clone(), port, others_at)?;
-    ports.show(|ports, links| kernel.look(ports, links));
+    ports.show(|ports, links| kernel.look(ports, links, &survey.attached));
     if kernel.vouches() && !matches!(flags.partition, Partition::Strict) {
         membership.answer_by_kernel();
     }
@@ -300,6 +308,7 @@ fn start_engine(
         peers,
         ports,
         watch: watch.ok(),
+        questions,
         refresh: (flags.announce_interval > 0).then(|| Duration::from_secs(flags.announce_interval)),
         probe: flags.probe_addresses == Switch::On,
         metrics: metrics.clone(),

@@ -66,15 +66,6 @@ impl Responder {
         MapInfo::from_pin(pin).is_ok_and(|info| info.id() == self.id)
     }
 
-    /// Whether a program that reads these maps meets what comes in on the interface.
-    #[must_use]
-    pub fn is_attached(&self, interface: &str) -> bool {
-        // A kernel that cannot tell (before 6.6) carries no program of ours.
-        let attached = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
-        let reads = |program: &ProgramInfo| program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&self.id));
-        attached.is_ok_and(|(_, programs)| programs.iter().any(reads))
-    }
-
     /// What is announced, as far as this process knows: what an earlier one has left, or what [`Self::follow`] has written.
     #[must_use]
     pub fn written(&self) -> &BTreeMap<AnnouncedKey, Announced> {
@@ -170,6 +161,21 @@ impl std::fmt::Debug for Responder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Responder").field("id", &self.id).field("written", &self.written).finish_non_exhaustive()
     }
+}
+
+/// The interfaces among these on which a program meets what comes in that reads the maps pinned below `bpffs`. The kernel
+/// may let this wait for a while.
+#[must_use]
+pub fn attached<'a>(bpffs: &Path, interfaces: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    let pin = Pins::at(bpffs).speaker_maps().join(map_names::ANNOUNCED);
+    let Ok(id) = MapInfo::from_pin(pin).map(|info| info.id()) else { return BTreeSet::new() };
+    let reads = |program: &ProgramInfo| program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&id));
+    let is_attached = |interface: &&str| {
+        // A kernel that cannot tell (before 6.6) carries no program of ours.
+        let attached = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+        attached.is_ok_and(|(_, programs)| programs.iter().any(reads))
+    };
+    interfaces.into_iter().filter(is_attached).map(str::to_owned).collect()
 }
 
 /// Opens one of the pinned maps.
