@@ -30,6 +30,7 @@ mod netns {
     mod matrix;
     mod moved;
     mod mtu;
+    mod ownership;
     mod picks;
     mod refused;
     mod responder;

@@ -43,11 +43,16 @@ impl Segment {
 
     /// As [`Self::new`], with one node.
     pub(crate) fn alone(name: &str) -> Option<Self> {
+        Self::of(name, 1)
+    }
+
+    /// As [`Self::new`], with so many nodes.
+    pub(crate) fn of(name: &str, nodes: usize) -> Option<Self> {
         if let Some(lack) = roadstead_lab::lack() {
             eprintln!("skipped: {lack}");
             return None;
         }
-        let lab = Lab::with(name, Topology { nodes: 1, ..Topology::default() }).unwrap();
+        let lab = Lab::with(name, Topology { nodes, ..Topology::default() }).unwrap();
         lab.apply("web.yaml", WEB).unwrap();
         let segment = Self { lab, speakers: Vec::new() };
         segment.advertise("");
@@ -117,6 +122,16 @@ impl Segment {
             last.1.elapsed() > Duration::from_millis(1_300)
         })
         .unwrap();
+    }
+
+    /// Whether each speaker counts every other as alive.
+    pub(crate) fn all_hear(&self) -> bool {
+        const PEER: &str = "roadstead_speaker_peer_alive{";
+        self.speakers.iter().all(|(_, daemon)| {
+            let (_, text) = daemon.get("/metrics").unwrap_or_default();
+            let alive = text.lines().filter(|line| line.starts_with(PEER) && line.ends_with(" 1"));
+            alive.count() + 1 == self.lab.nodes().len()
+        })
     }
 
     fn logs(&self) -> String {
