@@ -27,6 +27,11 @@ impl<'a> Ledger<'a> {
         Self { reserved, occupied: Some(occupied), ..Self::default() }
     }
 
+    /// Keeps what a Service had from all others.
+    pub(crate) fn reserve(&mut self, name: &ObjectName, ips: &[IpAddr]) {
+        self.reserved.extend(ips.iter().map(|ip| (*ip, name.clone())));
+    }
+
     pub(crate) fn is_free(&self, ip: IpAddr) -> bool {
         !self.holders.contains_key(&ip) && !self.reserved.contains_key(&ip) && self.occupied(ip).is_none()
     }

@@ -2,8 +2,8 @@
 //!
 //! It stands on the configuration's way between `model` and the status that `sources` writes back. It is a pure function
 //! of a snapshot and the assignments before it: no clock, no chance, no order of arrival. Speakers that read the same
-//! objects come to the same answer if they held the same before; that they did is not known here, so `speaker` compares
-//! the tables of all nodes and hands a node that joins the table of those that run. It deliberately does not decide who
+//! objects come to the same answer if they held the same before; that they did is not known here, so of several speakers
+//! one assigns, and the others are told what (`layer2::replica`), for which Services can be `closed`. It deliberately does not decide who
 //! announces an address: that is `layer2`.
 //!
 //! Two phases keep addresses where they are: first every earlier assignment that is still valid is locked, then what is
@@ -79,6 +79,14 @@ impl Allocation {
     }
 }
 
+/// Whether the two Services of the snapshot may have the address together. Of one that is not in the snapshot nothing is
+/// known, and whoever assigned it the address knew better.
+#[must_use]
+pub fn may_share(snapshot: &Snapshot, one: &ObjectName, other: &ObjectName, ip: IpAddr) -> bool {
+    let both = snapshot.services.get(one).zip(snapshot.services.get(other));
+    both.is_none_or(|(one, other)| ledger::sharing_conflict(one, other, ip).is_none())
+}
+
 /// The assignments that the Services' status tells of.
 #[must_use]
 pub fn prior_of(snapshot: &Snapshot) -> Table {
@@ -104,9 +112,24 @@ pub fn allocate_beside(
     occupied: &BTreeSet<IpAddr>,
     classes: &Classes,
 ) -> Allocation {
+    allocate_within(snapshot, prior, held, occupied, classes, &BTreeMap::new())
+}
+
+/// As [`allocate_beside`], where nothing is decided about the Services that are `closed`: each keeps what it had as long as
+/// the rules let it, gets nothing new, and what the rules would take from it is given to nobody else; the reason that stands
+/// with it says why.
+#[must_use]
+pub fn allocate_within(
+    snapshot: &Snapshot,
+    prior: &Table,
+    held: &Table,
+    occupied: &BTreeSet<IpAddr>,
+    classes: &Classes,
+    closed: &BTreeMap<ObjectName, Reason>,
+) -> Allocation {
     let pools = Pools::new(snapshot);
     let mut allocation = Allocation::default();
-    let mut requests = Vec::new();
+    let (mut requests, mut kept) = (Vec::new(), Vec::new());
     for service in snapshot.services.values().filter(|service| service.kind == ServiceKind::LoadBalancer) {
         let name = &service.meta.name;
         let request = match held.contains_key(name) {
@@ -117,7 +140,10 @@ pub fn allocate_beside(
             Ok(request) => requests.push(request),
             Err(reason) => {
                 // What is another controller's is not ours to clear, and what is withheld is kept.
-                if let Some(ips) = prior.get(name).filter(|_| classes.serve(service) && reason != Reason::Withheld) {
+                let had = prior.get(name).filter(|_| classes.serve(service) && reason != Reason::Withheld);
+                if closed.contains_key(name) {
+                    kept.extend(had.map(|ips| (name, ips)));
+                } else if let Some(ips) = had {
                     allocation.cleared.insert(name.clone(), Cleared { ips: ips.clone(), reason: reason.clone() });
                 }
                 let refused = Assignment { reason: Some(reason), ..Assignment::default() };
@@ -126,7 +152,7 @@ pub fn allocate_beside(
         }
     }
     requests.sort_by_key(|request| request.service.meta.age_order());
-    Run::new(&pools, held, occupied).serve_all(requests, prior, &mut allocation);
+    Run::new(&pools, held, occupied, closed).beside(kept).serve_all(requests, prior, &mut allocation);
     allocation.pools = pools.usage(&allocation);
     allocation
 }

@@ -40,6 +40,27 @@ pub enum Reason {
     /// What it holds cannot be judged while a part of the configuration cannot be read.
     #[error("its address is kept, but not announced, until the errors of the configuration are mended")]
     Withheld,
+    /// Another node assigns, and its word has not come.
+    #[error("waits for {0}, which assigns the addresses")]
+    AssignedBy(String),
+    /// This node may not assign yet, or not any more.
+    #[error("waits for {0}")]
+    NobodyAssigns(&'static str),
+    /// The copies of the files on the nodes differ about the Service.
+    #[error("waits until all nodes have read the same: the copy of {} differs", .0.join(", "))]
+    CopiesDiffer(Vec<String>),
+    /// What these nodes have read has not come.
+    #[error("waits for word of what {} read", .0.join(", "))]
+    CopiesUnknown(Vec<String>),
+    /// The node that assigns has decided otherwise.
+    #[error("{0} has assigned its addresses anew")]
+    AssignedAnew(String),
+    /// On two sides of a partition one address was given to two Services.
+    #[error("{to} was assigned the same address and goes before")]
+    Yielded {
+        /// The Service that keeps it.
+        to: ObjectName,
+    },
     /// No IPAddressPool exists.
     #[error("there is no IPAddressPool")]
     NoPools,
@@ -138,6 +159,14 @@ pub enum Reason {
         /// The pools that were tried.
         pools: Vec<String>,
     },
+}
+
+impl Reason {
+    /// Whether nothing is wrong with the Service: it is to be served as soon as others have spoken.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::AssignedBy(_) | Self::NobodyAssigns(_) | Self::CopiesDiffer(_) | Self::CopiesUnknown(_))
+    }
 }
 
 fn list(families: &[IpFamily]) -> String {

@@ -19,11 +19,23 @@ pub(crate) struct Run<'a> {
     pools: &'a Pools<'a>,
     ledger: Ledger<'a>,
     cursors: Cursors,
+    closed: &'a BTreeMap<ObjectName, Reason>,
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(pools: &'a Pools<'a>, held: &Table, occupied: &'a BTreeSet<IpAddr>) -> Self {
-        Self { pools, ledger: Ledger::beside(held, occupied), cursors: Cursors::default() }
+    pub(crate) fn new(
+        pools: &'a Pools<'a>,
+        held: &Table,
+        occupied: &'a BTreeSet<IpAddr>,
+        closed: &'a BTreeMap<ObjectName, Reason>,
+    ) -> Self {
+        Self { pools, ledger: Ledger::beside(held, occupied), cursors: Cursors::default(), closed }
+    }
+
+    /// Keeps what these Services had from all others.
+    pub(crate) fn beside(mut self, kept: Vec<(&ObjectName, &Vec<IpAddr>)>) -> Self {
+        kept.into_iter().for_each(|(name, ips)| self.ledger.reserve(name, ips));
+        self
     }
 
     /// Serves the requests, which come in order of age.
@@ -37,6 +49,11 @@ impl<'a> Run<'a> {
         let mut pending = Vec::new();
         for (_, request) in requests {
             let name = &request.service.meta.name;
+            if let Some(reason) = self.closed.get(name) {
+                let kept = self.keep(&request, prior.get(name), reason);
+                allocation.services.insert(name.clone(), kept);
+                continue;
+            }
             let held = match prior.get(name).filter(|ips| !ips.is_empty()) {
                 None => None,
                 Some(ips) => match self.lock(&request, ips) {
@@ -96,6 +113,15 @@ impl<'a> Run<'a> {
         }
         let reason = spec.request_error.clone().map(Reason::BadRequest);
         Ok(Assignment { reason, ..self.take(request, ips, pool) })
+    }
+
+    /// Leaves a Service that nothing is decided about what it has, or at least nobody else.
+    fn keep(&mut self, request: &Request<'a>, prior: Option<&Vec<IpAddr>>, reason: &Reason) -> Assignment {
+        let Some(ips) = prior.filter(|ips| !ips.is_empty()) else { return refused(reason.clone()) };
+        let kept = self.lock(request, ips).unwrap_or_else(|_| refused(reason.clone()));
+        let rest: Vec<IpAddr> = ips.iter().filter(|ip| !kept.ips.contains(ip)).copied().collect();
+        self.ledger.reserve(&request.service.meta.name, &rest);
+        kept
     }
 
     /// Adds the missing family to a Service that holds one of two, from the pool that it already has.

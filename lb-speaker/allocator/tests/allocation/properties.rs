@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_allocator::{Allocation, Assignment, allocate, prior_of};
+use roadstead_allocator::{Allocation, Assignment, Classes, Reason, allocate, allocate_within, prior_of};
 use roadstead_model::{
     FamilyPolicy, IngressIpMode, IpAddressPool,
     IpFamily::{self, V4, V6},
@@ -242,6 +242,47 @@ fn who_comes_or_goes_moves_nobody_else() {
         let after = allocate(&snapshot, &before.assigned());
         assert_kept(&snapshot, &after, &before);
         assert_nothing_left(&snapshot, &after);
+    });
+}
+
+#[test]
+fn about_closed_services_nothing_is_decided() {
+    for_worlds(|random| {
+        let snapshot = any_snapshot(random);
+        let prior = allocate(&snapshot, &any_prior(&snapshot, random)).assigned();
+        let mut changed = snapshot.clone();
+        // Another copy of the files: a pool is gone, or all Services are others.
+        match random.below(3) {
+            0 => drop(changed.pools.pop_first()),
+            1 => changed.pools.clear(),
+            _ => {
+                for service in changed.services.values_mut() {
+                    *service = Arc::new(Service { meta: service.meta.clone(), ..any_service("x", random) });
+                }
+            }
+        }
+        let closed: BTreeMap<ObjectName, Reason> = changed
+            .services
+            .keys()
+            .filter(|_| random.below(3) > 0)
+            .map(|name| (name.clone(), Reason::AssignedBy("n".to_owned())))
+            .collect();
+        let (none, nobodys, classes) = (Table::new(), BTreeSet::new(), Classes::default());
+        let allocation = allocate_within(&changed, &prior, &none, &nobodys, &classes, &closed);
+        let ours = |name: &&ObjectName| classes.serve(&changed.services[*name]);
+        let kept = closed.keys().filter(ours).filter_map(|name| prior.get(name));
+        let kept: BTreeSet<IpAddr> = kept.flatten().copied().collect();
+        for (name, got) in &allocation.services {
+            let had = prior.get(name).map_or(&[][..], Vec::as_slice);
+            let new: Vec<&IpAddr> = got.ips.iter().filter(|ip| !had.contains(ip)).collect();
+            if closed.contains_key(name) {
+                assert!(new.is_empty() && !allocation.cleared.contains_key(name), "{name} got {new:?}");
+                assert!(!got.ips.is_empty() || got.reason.is_some(), "{name}");
+            } else if changed.services[name].load_balancer.sharing_key.is_none() {
+                assert!(new.iter().all(|ip| !kept.contains(ip)), "{name} got what is kept: {new:?} of {kept:?}");
+            }
+        }
+        assert!(closed.len() < changed.services.len() || allocation.cleared.is_empty());
     });
 }
 
