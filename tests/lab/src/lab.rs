@@ -162,6 +162,27 @@ impl Lab {
         node.host().network().wait_running(&["eth0"])
     }
 
+    /// Splits the segment into sides whose nodes do not hear each other; each node is on one. The client is on all of them.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn split(&self, sides: &[&[&str]]) -> Result<()> {
+        let segment = self.ground.id.namespace(topology::SEGMENT);
+        ip::batch(Some(&segment), &topology::split(sides))?;
+        let links: Vec<String> = (0..sides.len()).flat_map(topology::side_links).collect();
+        Namespace::open(&segment)?.wait_running(&links.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Makes the segment one again, after [`Self::split`] into the same sides.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn unite(&self, sides: &[&[&str]]) -> Result<()> {
+        ip::batch(Some(&self.ground.id.namespace(topology::SEGMENT)), &topology::unite(sides))
+    }
+
     /// Takes a node's `eth0` away and gives it another one with the same addresses.
     ///
     /// # Errors

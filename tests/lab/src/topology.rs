@@ -100,6 +100,37 @@ pub(crate) fn segment_port(name: &str) -> String {
     format!("link set {name} master {SEGMENT_BRIDGE} up")
 }
 
+/// Splits the segment: each side gets a bridge of its own, from which frames reach the client and no other side. Run in
+/// the segment.
+pub(crate) fn split(sides: &[&[&str]]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (number, side) in sides.iter().enumerate() {
+        let [bridge, near, far] = side_links(number);
+        lines.push(format!("link add {bridge} type bridge mcast_snooping 0 stp_state 0"));
+        lines.push(format!("link set {bridge} up"));
+        lines.push(format!("link add {near} type veth peer name {far}"));
+        lines.push(format!("link set {near} master {SEGMENT_BRIDGE}"));
+        // Such ports hear all others, but not each other.
+        lines.push(format!("link set {near} type bridge_slave isolated on"));
+        lines.push(format!("link set {near} up"));
+        lines.push(format!("link set {far} master {bridge} up"));
+        lines.extend(side.iter().map(|node| format!("link set {node} master {bridge}")));
+    }
+    lines
+}
+
+/// Undoes [`split`].
+pub(crate) fn unite(sides: &[&[&str]]) -> Vec<String> {
+    let nodes = sides.iter().flat_map(|side| side.iter()).map(|node| segment_port(node));
+    let links = (0..sides.len()).map(side_links).flat_map(|[bridge, near, _]| [near, bridge]);
+    nodes.chain(links.map(|link| format!("link del {link}"))).collect()
+}
+
+/// A side's bridge, and the link between that and the segment's.
+pub(crate) fn side_links(number: usize) -> [String; 3] {
+    ["side", "near", "far"].map(|name| format!("{name}{number}"))
+}
+
 /// Run in a station: its address on the segment.
 pub(crate) fn station(number: u16) -> Vec<String> {
     vec![
