@@ -15,7 +15,7 @@ use crate::{
     wire::{ArpOperation, Body, Frame, Mac, mend},
 };
 
-pub use datagram::{datagram_seeds, fuzz_datagram};
+pub use datagram::{datagram_seeds, document_seeds, fuzz_datagram, fuzz_document};
 
 /// The addresses that a node announces while it is fuzzed: one of each family.
 const ANNOUNCED: [IpAddr; 2] =

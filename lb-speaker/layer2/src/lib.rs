@@ -12,7 +12,8 @@ pub mod election;
 mod fuzz;
 pub mod membership;
 pub mod ownership;
+pub mod replica;
 pub mod responder;
 pub mod wire;
 
-pub use fuzz::{datagram_seeds, fuzz_datagram, fuzz_frame, fuzz_neighbour, neighbours};
+pub use fuzz::{datagram_seeds, document_seeds, fuzz_datagram, fuzz_document, fuzz_frame, fuzz_neighbour, neighbours};

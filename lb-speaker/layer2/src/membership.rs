@@ -4,9 +4,8 @@
 //! 300 ms (speaker, section 3). A node that starts says so (`Joining`) until it has heard its peers or waited, and until
 //! it knows the configuration; the others count on it only when it says `Alive`, so an address changes hands in one step.
 //!
-//! Heartbeats carry a digest of the addresses that the node assigned. Who joins takes the table of the lowest live name
-//! before it assigns anything, and who runs with another table than that node for two seconds takes it too: without it,
-//! nodes with different histories would announce one address for different Services.
+//! Heartbeats carry a digest of all that the node hands on at length: the addresses that were assigned, and what it has read
+//! of its files (`exchange`, `replica`). A peer whose files are others for a while is told about.
 //!
 //! A peer that falls silent is probed, and one whose kernel answers the probes is stalled, not dead: it keeps what it
 //! announces for [`STALLED_DEAD_AFTER`]. How long this node itself may answer is in `lease`.
@@ -17,32 +16,33 @@
 //! Without a majority rule both sides of a partition go on (policy `availability`).
 
 mod backing;
-mod document;
+pub(crate) mod document;
+mod exchange;
 mod grants;
 mod lease;
 mod message;
 mod peer;
 mod probe;
 mod standing;
-mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+pub use exchange::Arrival;
 pub use lease::{KERNEL_LEASE, LEASE};
 pub use message::{Key, MAX_DATAGRAM, MAX_NAME, MessageError};
 pub use peer::PeerState;
 pub use probe::{PROBE_LENGTH, echo};
 pub use standing::{Claim, Standing};
-pub use table::Table;
 
 use backing::Backing;
-use document::{Assembly, Encoded, Kind, Part};
+use document::{Kind, Part};
+use exchange::Exchange;
 use lease::Lease;
 use message::{Message, Phase, Question};
-use peer::Peer;
+use peer::{Differs, Peer};
 use probe::{Echo, Nonces};
 
 use crate::wire::Mac;
@@ -58,10 +58,12 @@ pub const STALLED_DEAD_AFTER: Duration = Duration::from_secs(3);
 /// How long a starting node waits for peers that it has not heard.
 pub const SETTLE: Duration = Duration::from_millis(320);
 
-/// How long a difference between two tables may last: nodes read a changed file at different moments.
-pub const DISAGREES_AFTER: Duration = Duration::from_secs(2);
-/// How long to ask for a table that the one who has it does not hand out.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer's files may be others while neither its nor ours change: they are copied to one node after the other.
+pub const DIFFERS_AFTER: Duration = Duration::from_secs(5);
+/// How long they may be others in any case.
+pub const DIFFERS_AT_MOST: Duration = Duration::from_secs(30);
+/// How long a node that starts waits for peers that it has never heard before it assigns addresses.
+pub const COLD_START: Duration = Duration::from_secs(3);
 
 /// A change that others must act on; the greater one includes the smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,12 +129,7 @@ pub struct Membership {
     /// From when on this node counts itself; set when it becomes `Alive`.
     claims_at: Option<Duration>,
     claims: bool,
-    table: Encoded,
-    /// A table asked for, and since when.
-    asking: Option<(Assembly, Duration)>,
-    /// The digests of the other table and of ours for which the other was asked for last: not again for the same.
-    asked: Option<(u64, u64)>,
-    adopted: Option<Table>,
+    exchange: Exchange,
     outgoing: Vec<(String, Vec<u8>)>,
     lease: Lease,
     ticked: Duration,
@@ -158,8 +155,7 @@ impl Membership {
         let (sequence, heals, configured, phase) = (0, 0, false, Phase::Joining);
         let (claims_at, claims) = (None, false);
         let name = name.to_owned();
-        let asking = (!peers.is_empty()).then(|| (Assembly::default(), now));
-        let (table, asked, adopted, outgoing) = (Encoded::none(Kind::Table), None, None, Vec::new());
+        let (exchange, outgoing) = (Exchange::default(), Vec::new());
         Self {
             name,
             boot,
@@ -175,10 +171,7 @@ impl Membership {
             phase,
             claims_at,
             claims,
-            table,
-            asking,
-            asked,
-            adopted,
+            exchange,
             outgoing,
             lease: Lease::new(LEASE),
             ticked: now,
@@ -251,11 +244,6 @@ impl Membership {
         self.configured = true;
     }
 
-    /// The addresses that this node assigned, all of them.
-    pub fn set_table(&mut self, table: &Table) {
-        self.table = Encoded::new(Kind::Table, table::write(table));
-    }
-
     /// The hardware addresses with which this node announces: peers then know its frames from a stranger's.
     pub fn set_stations(&mut self, stations: impl IntoIterator<Item = Mac>) {
         self.stations = stations.into_iter().map(|Mac(mac)| mac).collect();
@@ -267,15 +255,19 @@ impl Membership {
         self.peer_stations.values().any(|stations| stations.contains(&mac))
     }
 
-    /// Whether this node still hopes for the table of one that runs; as long as it joins, it should assign nothing.
+    /// Whether a node that has just started has heard its peers, or need not wait any longer: before that it takes over
+    /// nothing, and knows of no addresses but those that it remembers.
     #[must_use]
-    pub fn is_asking(&self) -> bool {
-        self.asking.is_some()
+    pub fn has_heard(&self, now: Duration) -> bool {
+        self.phase != Phase::Joining && self.phase != Phase::Resuming
+            || now >= self.started + SETTLE
+            || self.peers.values().all(|peer| peer.state != PeerState::Unheard)
     }
 
-    /// The table of the node whose word counts, once, when it has come: what it says goes before this node's own.
-    pub fn take_adopted(&mut self) -> Option<Table> {
-        self.adopted.take()
+    /// Whether there may be peers that this node has not heard since it started a moment ago: it should assign nothing.
+    #[must_use]
+    pub fn is_cold(&self, now: Duration) -> bool {
+        now < self.started + COLD_START && self.peers.values().any(|peer| peer.state == PeerState::Unheard)
     }
 
     /// Heartbeats, answers and probes, each to be sent to the peer of that name, in this order.
@@ -283,9 +275,9 @@ impl Membership {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Live peers whose tables have differed from ours for [`DISAGREES_AFTER`].
+    /// Live peers whose files have been others than ours for [`DIFFERS_AFTER`].
     pub fn disagreeing(&self, now: Duration) -> impl Iterator<Item = &str> {
-        let long = move |peer: &Peer| peer.differs.is_some_and(|since| now >= since + DISAGREES_AFTER);
+        let long = move |peer: &Peer| peer.differs.as_ref().is_some_and(|differs| differs.is_long(now));
         self.peers.iter().filter(move |(_, peer)| long(peer)).map(|(name, _)| name.as_str())
     }
 
@@ -312,6 +304,7 @@ impl Membership {
             .chain(probed.map(|peer| peer.probing.next(peer.heard)))
             .chain(claims_at)
             .chain(self.peers.values().filter_map(Peer::asks_at))
+            .chain(self.exchange.next())
             .chain([self.next])
             .min()
             .unwrap_or(self.next)
@@ -331,7 +324,7 @@ impl Membership {
             return self.receive_part(now, datagram, is_at);
         }
         if Question::is(datagram) {
-            return self.receive_question(datagram, is_at);
+            return self.receive_question(now, datagram, is_at);
         }
         if probe::is_echo(datagram) {
             return self.receive_echo(now, datagram, is_at);
@@ -390,8 +383,8 @@ impl Membership {
         self.catch_up(now, message.name);
         let seen = self.take_word(&message);
         self.settle(message.name);
-        self.answer(&message);
         self.ask(now);
+        self.exchange(now);
         self.backing.dirty |= claimed || state.counts() != counted || !same_run;
         Ok(match state.counts() {
             _ if healed => Change::Healed,
@@ -425,20 +418,6 @@ impl Membership {
         }
     }
 
-    /// Hands out the table, if this node is the one to ask: the live one with the lowest name.
-    fn answer(&mut self, question: &Message<'_>) {
-        let Some(first) = usize::from(question.asks).checked_sub(1) else { return };
-        let asker = question.name;
-        let lower = |(name, peer): (&String, &Peer)| {
-            name != asker && *name < self.name && peer.state == PeerState::Alive && peer.digest != 0
-        };
-        if self.phase != Phase::Alive || self.peers.iter().any(lower) {
-            return;
-        }
-        let parts = self.table.parts(first, &self.name, self.key.as_ref());
-        self.outgoing.extend(parts.into_iter().map(|part| (asker.to_owned(), part)));
-    }
-
     fn receive_part(
         &mut self,
         now: Duration,
@@ -450,39 +429,22 @@ impl Membership {
         if part.kind == Kind::Standing {
             return Ok(self.receive_standing(now, &part));
         }
-        let wanted = self.authority().is_some_and(|(name, peer)| name == part.name && peer.digest == part.digest);
-        let Some((assembly, _)) = self.asking.as_mut().filter(|_| wanted) else { return Ok(Change::Nothing) };
-        if let Some(table) = assembly.take(&part).and_then(|bytes| table::read(&bytes)) {
-            self.adopted = Some(table);
-            self.asking = None;
-        }
+        self.receive_document(now, &part);
         Ok(Change::Nothing)
     }
 
-    /// The peer whose table counts for a node that joins, and for one that runs if its name is higher.
-    fn authority(&self) -> Option<(&str, &Peer)> {
-        let (name, peer) = self.peers.iter().find(|(_, peer)| peer.state == PeerState::Alive && peer.digest != 0)?;
-        Some((name, peer))
-    }
-
-    /// Compares the tables, begins to ask for the one that counts, and gives up what does not come.
+    /// Compares the files that the nodes have read.
     fn compare(&mut self, now: Duration) {
-        let own = self.table.digest;
-        let runs = self.phase == Phase::Alive && own != 0;
+        let own = self.backing.files();
         for peer in self.peers.values_mut() {
-            let differs = runs && peer.state == PeerState::Alive && peer.digest != 0 && peer.digest != own;
-            peer.differs = differs.then(|| peer.differs.unwrap_or(now));
-        }
-        let nobody = now >= self.started + SETTLE && self.authority().is_none();
-        if nobody || self.asking.as_ref().is_some_and(|(_, since)| now >= *since + PATIENCE) {
-            self.asking = None;
-        }
-        let differs = |peer: &Peer| peer.differs.is_some_and(|since| now >= since + DISAGREES_AFTER);
-        let other = self.authority().filter(|(name, peer)| *name < self.name.as_str() && differs(peer));
-        let digests = other.map(|(_, peer)| (peer.digest, own));
-        if digests.is_some() && self.asking.is_none() && self.asked != digests {
-            self.asked = digests;
-            self.asking = Some((Assembly::default(), now));
+            let theirs = peer.standing.as_ref().map_or(0, |(_, standing)| standing.files);
+            let differs = peer.state == PeerState::Alive && own != 0 && theirs != 0 && theirs != own;
+            let before = peer.differs.take().filter(|_| differs);
+            peer.differs = differs.then(|| match before {
+                Some(before) if before.files == (own, theirs) => before,
+                Some(before) => Differs { files: (own, theirs), changed: now, ..before },
+                None => Differs { files: (own, theirs), changed: now, since: now },
+            });
         }
     }
 
@@ -522,6 +484,7 @@ impl Membership {
         }
         self.compare(now);
         self.ask(now);
+        self.exchange(now);
         // Whoever may claim from now on decides first: its first word as one that is alive is to tell what it claims.
         if !begins {
             self.beat(now);
@@ -581,8 +544,7 @@ impl Membership {
                 boot: self.boot,
                 sequence: self.sequence,
                 heals: self.heals,
-                digest: self.table.digest,
-                asks: self.asking.as_ref().map_or(0, |(assembly, _)| assembly.asks()),
+                digest: self.exchange.digest(),
                 name: &self.name,
                 stations: &self.stations,
                 standing: self.backing.digest(),

@@ -1,35 +1,38 @@
-//! Assigns addresses and writes them down, in status for the agents and in a record for its own next start. In a cluster one speaker
-//! assigns, and what all announce is what the Services' status says.
-//!
-//! The record is needed beside the status because a snapshot has the status of those Services only that it names: what
-//! an earlier process assigned to the Services of a file that cannot be read now would be forgotten, and given away.
+//! Assigns addresses and writes them down, in status for the agents and in a record for its own next start and for the
+//! other speakers (`standalone`). In a cluster one speaker assigns, and what all announce is what the Services' status says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Write as _},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use roadstead_allocator::{Allocation, Classes, Reason, allocate_beside, observed, prior_of};
-use roadstead_layer2::{membership::Table, wire::Mac};
-use roadstead_model::{ObjectName, Severity, Snapshot};
+use roadstead_allocator::{
+    Allocation, Assignment, Classes, Cleared, Reason, allocate_beside, allocate_within, observed, prior_of,
+};
+use roadstead_layer2::{
+    membership::Arrival,
+    replica::{Assignments, Documents, Lost, Table},
+    wire::Mac,
+};
+use roadstead_model::{ObjectName, Snapshot};
 use roadstead_sources::StatusWriter;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     metrics::Metrics,
     plan::Desired,
+    record,
     report::{Announcing, Report},
+    standalone::{Meeting, Plan, Standalone},
 };
 
 /// Who says which address is whose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Authority {
-    /// The rules, which every speaker follows by itself.
-    Rules,
+    /// The map that speakers keep together, of which so many are configured.
+    Files { members: usize },
     /// The status of the Services in a cluster, which the one that leads writes.
     Status,
 }
@@ -42,21 +45,23 @@ pub(crate) struct Controller {
     leads: bool,
     /// What the Services' status says, where that is what counts.
     observed: Table,
+    node: String,
     record: PathBuf,
     metrics: Metrics,
     classes: Classes,
-    /// What was assigned last. It goes before the status in a snapshot, which may be older than the last write.
+    standalone: Standalone,
+    /// What was assigned last.
     assigned: Table,
     /// The Services that got addresses from this process: of those it knows what became of them.
     known: BTreeSet<ObjectName>,
-    /// The table of the node whose word counts, until the next allocation.
-    adopted: Option<Table>,
     reasons: BTreeMap<ObjectName, Reason>,
+    differences: BTreeMap<String, String>,
     report: Report,
     written: bool,
 }
 
 impl Controller {
+    /// Goes on from the state directory.
     pub(crate) fn new(
         state_dir: &Path,
         status: StatusWriter,
@@ -65,29 +70,32 @@ impl Controller {
         classes: Classes,
         metrics: Metrics,
     ) -> Self {
-        let record = state_dir.join("speaker-assigned.json");
-        let assigned = match read(&record) {
-            // In a cluster the status is what was assigned.
-            _ if authority == Authority::Status => Table::new(),
-            Ok(assigned) => assigned,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Table::new(),
-            Err(error) => {
-                error!(path = %record.display(), %error, "cannot read what was assigned before; only status is left of it");
-                Table::new()
-            }
+        let path = record::path(state_dir);
+        let (members, map) = match authority {
+            Authority::Files { members } => (members, record::read(&path)),
+            // The status is what was assigned.
+            Authority::Status => (1, Ok(None)),
         };
+        let map = map.unwrap_or_else(|error| {
+            error!(path = %path.display(), %error, "cannot read what was assigned before; only status is left of it");
+            None
+        });
+        let map = map.unwrap_or_default();
+        let held = map.iter().filter(|(_, entry)| !entry.ips.is_empty());
         Self {
             status,
             authority,
-            leads: authority == Authority::Rules,
+            leads: authority != Authority::Status,
             observed: Table::new(),
-            record,
+            node: node.to_owned(),
+            record: path,
             metrics,
             classes,
-            assigned,
+            assigned: held.map(|(name, entry)| (name.clone(), entry.ips.clone())).collect(),
+            standalone: Standalone::new(node, members, map),
             known: BTreeSet::new(),
-            adopted: None,
             reasons: BTreeMap::new(),
+            differences: BTreeMap::new(),
             report: Report::new(state_dir, node),
             written: true,
         }
@@ -98,6 +106,7 @@ impl Controller {
         let news = leads != self.leads;
         if news {
             self.leads = leads;
+            self.standalone = Standalone::new(&self.node, 1, Assignments::default());
             self.assigned.clear();
             self.known.clear();
             self.reasons.clear();
@@ -107,13 +116,44 @@ impl Controller {
         news
     }
 
-    /// The next allocation begins from this table of another node.
-    pub(crate) fn adopt(&mut self, table: &Table) {
+    /// Takes a document of a peer; whether there is something to allocate anew.
+    pub(crate) fn receive(&mut self, arrival: &Arrival) -> bool {
+        self.standalone.receive(arrival)
+    }
+
+    /// Takes what is known of the peers; whether there is something to allocate anew.
+    pub(crate) fn hear(&mut self, meeting: &Meeting) -> bool {
         if self.authority == Authority::Status {
+            return false;
+        }
+        let changed = self.standalone.hear(meeting);
+        self.compare();
+        changed
+    }
+
+    /// What the peers are told; nothing where the Services' status tells it.
+    pub(crate) fn documents(&self) -> Option<&Documents> {
+        (self.authority != Authority::Status).then(|| self.standalone.documents())
+    }
+
+    /// In what the copies of the files differ, of each peer whose copy has done so for a while.
+    pub(crate) fn differences(&self) -> &BTreeMap<String, String> {
+        &self.differences
+    }
+
+    fn compare(&mut self) {
+        let differences = self.standalone.differences();
+        if differences == self.differences {
             return;
         }
-        info!(services = table.len(), "takes the addresses that a running node assigned");
-        self.adopted = Some(table.clone());
+        for (peer, difference) in differences.iter().filter(|(peer, told)| self.differences.get(*peer) != Some(told)) {
+            warn!(%peer, difference, "the peer's copy of the files differs from this node's");
+        }
+        for peer in self.differences.keys().filter(|peer| !differences.contains_key(*peer)) {
+            info!(%peer, "the peer's copy of the files no longer differs");
+        }
+        self.metrics.disagreeing(differences.keys());
+        self.differences = differences;
     }
 
     /// What is desired by this snapshot; nothing as long as the sources have not been read in full. What is occupied, by
@@ -145,27 +185,75 @@ impl Controller {
 
     /// Assigns, and prepares what is to be written; also the addresses that nobody had before.
     fn assign(&mut self, snapshot: &Snapshot, occupied: &BTreeMap<IpAddr, Mac>) -> (Allocation, BTreeSet<IpAddr>) {
-        let prior = self.prior(snapshot);
-        let held = self.held(snapshot, &prior);
-        let known: BTreeSet<IpAddr> = prior.values().flatten().copied().collect();
+        let plan = self.standalone.plan(snapshot, &self.classes, &self.known);
+        let known: BTreeSet<IpAddr> = plan.prior.values().chain(plan.held.values()).flatten().copied().collect();
         let occupied: BTreeSet<IpAddr> = occupied.keys().copied().collect();
-        let allocation = allocate_beside(snapshot, &prior, &held, &occupied, &self.classes);
-        self.report.allocation(snapshot, &prior, &allocation);
-        self.assigned = allocation.assigned();
-        self.known.extend(self.assigned.keys().cloned());
-        self.assigned.extend(held);
+        let mut allocation = allocate_within(snapshot, &plan.prior, &plan.held, &occupied, &self.classes, &plan.closed);
+        self.standalone.draw(&plan, &allocation);
+        self.foresee(snapshot, &plan, &occupied, &mut allocation);
+        let mut assigned = allocation.assigned();
+        self.known.extend(assigned.keys().cloned());
+        // What may not be taken away stays in status, though it may not be announced.
+        let Plan { prior, held, closed, lost, .. } = plan;
+        let kept = prior.into_iter().filter(|(name, _)| closed.contains_key(name));
+        for (name, ips) in held.into_iter().chain(kept) {
+            assigned.entry(name).or_insert(ips);
+        }
+        let before = std::mem::replace(&mut self.assigned, assigned);
+        for (name, Lost { ips, to }) in lost {
+            allocation.cleared.entry(name).or_insert(Cleared { ips, reason: Reason::Yielded { to } });
+        }
+        self.note_moved(&before, &mut allocation);
+        let mut had = prior_of(snapshot);
+        had.extend(before);
+        self.report.allocation(snapshot, &had, &allocation);
         self.metrics.allocation(&allocation);
         self.metrics.config(snapshot);
+        self.tell_reasons(&allocation);
+        self.compare();
+        self.written = false;
+        let fresh = self.assigned.values().flatten().filter(|ip| !known.contains(*ip)).copied().collect();
+        (allocation, fresh)
+    }
+
+    /// Where another node assigns, and could not give an address either, the reason is told here too.
+    fn foresee(&self, snapshot: &Snapshot, plan: &Plan, occupied: &BTreeSet<IpAddr>, allocation: &mut Allocation) {
+        let waits = |got: &Assignment| got.ips.is_empty() && matches!(got.reason, Some(Reason::AssignedBy(_)));
+        if !allocation.services.values().any(waits) {
+            return;
+        }
+        let mut foreseen = allocate_beside(snapshot, &plan.prior, &plan.held, occupied, &self.classes).services;
+        for (name, got) in allocation.services.iter_mut().filter(|(_, got)| waits(got)) {
+            let lacks = foreseen.remove(name).filter(|foreseen| foreseen.ips.is_empty());
+            got.reason = lacks.and_then(|lacks| lacks.reason).or(got.reason.take());
+        }
+    }
+
+    /// Addresses that another node has taken from a Service.
+    fn note_moved(&self, before: &Table, allocation: &mut Allocation) {
+        for (name, ips) in before {
+            let has = self.assigned.get(name).map_or(&[][..], Vec::as_slice);
+            let is_known = allocation.services.contains_key(name) && !allocation.cleared.contains_key(name);
+            let writer = self.standalone.other_writer(name);
+            if let Some(writer) = writer.filter(|_| is_known && ips.iter().any(|ip| !has.contains(ip))) {
+                let reason = Reason::AssignedAnew(writer.to_owned());
+                allocation.cleared.insert(name.clone(), Cleared { ips: ips.clone(), reason });
+            }
+        }
+    }
+
+    fn tell_reasons(&mut self, allocation: &Allocation) {
         let reasons = allocation.services.iter().filter_map(|(name, got)| Some((name.clone(), got.reason.clone()?)));
         let reasons: BTreeMap<ObjectName, Reason> = reasons.collect();
         for (service, reason) in reasons.iter().filter(|(service, reason)| self.reasons.get(*service) != Some(*reason))
         {
-            warn!(%service, %reason, "no address assigned");
+            if reason.is_waiting() {
+                debug!(%service, %reason, "no address assigned yet");
+            } else {
+                warn!(%service, %reason, "no address assigned");
+            }
         }
         self.reasons = reasons;
-        self.written = false;
-        let fresh = self.assigned.values().flatten().filter(|ip| !known.contains(*ip)).copied().collect();
-        (allocation, fresh)
     }
 
     /// Takes what this node announces, to be told by the next write.
@@ -177,19 +265,26 @@ impl Controller {
     /// All addresses that are assigned or held; where the status counts, those in it.
     pub(crate) fn table(&self) -> &Table {
         match self.authority {
-            Authority::Rules => &self.assigned,
+            Authority::Files { .. } => &self.assigned,
             Authority::Status => &self.observed,
         }
     }
 
-    /// Writes what is not written yet; true if nothing is left to write.
+    /// Writes what is not written yet; true if nothing is left to write. What peers are told is written down before.
     pub(crate) fn write(&mut self) -> bool {
-        if !self.written {
+        if let Some(map) = self.standalone.drawn() {
             let recorded = match self.authority {
-                Authority::Rules => record(&self.record, &self.assigned),
+                Authority::Files { .. } => record::write(&self.record, &map),
                 Authority::Status => Ok(()),
             };
-            let written = recorded.and_then(|()| self.report.write(&self.status, &self.assigned));
+            if let Err(error) = recorded {
+                error!(path = %self.record.display(), %error, "cannot write down what is assigned; tries again");
+                return false;
+            }
+            self.standalone.commit(map);
+        }
+        if !self.written {
+            let written = self.report.write(&self.status, &self.assigned);
             self.written = written.is_ok();
             if let Err(error) = written {
                 error!(%error, "cannot write the status, so the agents do not learn the addresses; tries again");
@@ -197,75 +292,14 @@ impl Controller {
         }
         self.written
     }
-
-    fn prior(&mut self, snapshot: &Snapshot) -> Table {
-        let mut prior = prior_of(snapshot);
-        // Of what the record alone knows, status says the same or, where an operator deleted it, the better.
-        let fresh = |name: &ObjectName| self.known.contains(name) || !snapshot.services.contains_key(name);
-        prior.extend(
-            self.assigned.iter().filter(|(name, _)| fresh(name)).map(|(name, ips)| (name.clone(), ips.clone())),
-        );
-        if let Some(table) = self.adopted.take() {
-            let taken: BTreeSet<IpAddr> = table.values().flatten().copied().collect();
-            prior.retain(|name, ips| table.contains_key(name) || !ips.iter().any(|ip| taken.contains(ip)));
-            prior.extend(table);
-        }
-        prior
-    }
-
-    /// What stays with Services that cannot be judged: while something has errors, an object that this process has not
-    /// seen may be in what cannot be read, the Service as well as the pool of its address.
-    fn held(&self, snapshot: &Snapshot, prior: &Table) -> Table {
-        if snapshot.problems.iter().all(|problem| problem.severity != Severity::Error) {
-            return Table::new();
-        }
-        let has_pool =
-            |ip: &IpAddr| snapshot.pools.values().any(|pool| pool.addresses.iter().any(|range| range.contains(*ip)));
-        let unknown = |name: &ObjectName, ips: &[IpAddr]| match snapshot.services.get(name) {
-            None => true,
-            Some(service) => {
-                let wanted = &service.load_balancer.requested_ips;
-                self.classes.serve(service) && !ips.iter().all(has_pool) && wanted.iter().all(|ip| ips.contains(ip))
-            }
-        };
-        let held = prior.iter().filter(|(name, ips)| !self.known.contains(*name) && unknown(name, ips));
-        held.map(|(name, ips)| (name.clone(), ips.clone())).collect()
-    }
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
-}
-
-fn record(path: &Path, assigned: &Table) -> io::Result<()> {
-    let by_name: BTreeMap<String, &Vec<IpAddr>> = assigned.iter().map(|(name, ips)| (name.to_string(), ips)).collect();
-    let text = serde_json::to_vec_pretty(&by_name).map_err(io::Error::other)?;
-    if fs::read(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    replace(path, &text)
-}
-
-fn read(path: &Path) -> io::Result<Table> {
-    let by_name: BTreeMap<String, Vec<IpAddr>> =
-        serde_json::from_slice(&fs::read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let named = by_name.into_iter().filter_map(|(name, ips)| {
-        let (namespace, name) = name.split_once('/')?;
-        Some((ObjectName::new(namespace, name), ips))
-    });
-    Ok(named.collect())
 }
 
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod tests {
+    use std::fs;
+
     use prometheus::Registry;
     use roadstead_sources::{LoadOptions, load};
 
@@ -301,7 +335,7 @@ mod tests {
         fn start(&self) -> Controller {
             let (folder, metrics) = (self.folder.path(), Metrics::new(&Registry::new()).unwrap());
             let status = StatusWriter::new(folder);
-            Controller::new(folder, status, Authority::Rules, "node-a", Classes::default(), metrics)
+            Controller::new(folder, status, Authority::Files { members: 1 }, "node-a", Classes::default(), metrics)
         }
 
         fn snapshot(&self) -> Snapshot {
@@ -399,26 +433,6 @@ mod tests {
         node.service("zzz");
         node.take(&mut controller);
         check(&controller, &[("api", 11), ("zzz", 10)]);
-    }
-
-    #[test]
-    fn the_table_of_a_running_node_goes_before_what_was_assigned_here() {
-        let node = Node::new();
-        node.service("web");
-        node.service("api");
-        node.service("own");
-        let mut controller = node.start();
-        node.take(&mut controller);
-        check(&controller, &[("api", 10), ("own", 11), ("web", 12)]);
-        controller.adopt(swapped().start_table());
-        node.take(&mut controller);
-        check(&controller, &[("web", 10), ("api", 11), ("own", 12)]);
-    }
-
-    impl Node {
-        fn start_table(&self) -> &'static Table {
-            Box::leak(Box::new(self.start().assigned))
-        }
     }
 
     #[test]

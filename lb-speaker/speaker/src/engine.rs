@@ -17,11 +17,12 @@ use std::{
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roadstead_layer2::{
-    membership::{Change, MAX_DATAGRAM, PeerState, Rejected, Table},
+    membership::{Arrival, Change, MAX_DATAGRAM, PeerState, Rejected},
     ownership::{Ownership, Partition},
+    replica::{Documents, Table},
     wire::Mac,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -35,12 +36,15 @@ use crate::{
     ports::{Announced, Ports},
     report::Announcing,
     segment::{Scene, Segment},
+    standalone::Meeting,
     survey::{Questions, Survey, Surveyor},
 };
 
 /// Datagrams taken in a turn: more than a receive buffer of Linux's default size holds, so that all that had come when
 /// the turn began is taken, and still a bound for a flood.
 const DATAGRAMS_A_TURN: usize = 1024;
+/// Documents of peers that wait to be read.
+const ARRIVALS: usize = 64;
 
 /// Frames taken from one interface before the heartbeats get their turn: a flood must not make this node look dead.
 const FRAMES_A_TURN: usize = 64;
@@ -71,15 +75,6 @@ pub(crate) struct Setup {
     pub(crate) kernel: Option<Box<dyn KernelResponder>>,
 }
 
-/// What the other nodes say about the addresses.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Adoption {
-    /// Whether this node may assign: it has the table of those that run, or none will come.
-    pub(crate) over: bool,
-    /// The table taken over last.
-    pub(crate) table: Option<Arc<Table>>,
-}
-
 /// What the segment says about new addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -94,6 +89,7 @@ struct Inbox {
     desired: Option<(Arc<Desired>, Table)>,
     /// The other speakers, where they are others than before.
     peers: Option<Vec<PeerAddress>>,
+    documents: Option<Documents>,
     /// How many configurations were handed in.
     number: u64,
     stop: bool,
@@ -107,12 +103,14 @@ pub(crate) struct Engine {
     thread: JoinHandle<()>,
     verdicts: watch::Receiver<Verdict>,
     members: watch::Receiver<Members>,
+    meetings: watch::Receiver<Meeting>,
 }
 
 impl Engine {
-    /// Starts the thread.
-    pub(crate) fn start(setup: Setup) -> anyhow::Result<(Self, watch::Receiver<Adoption>)> {
-        let (adoption, adoptions) = watch::channel(Adoption::default());
+    /// Starts the thread; gives it with the documents that come from peers.
+    pub(crate) fn start(setup: Setup) -> anyhow::Result<(Self, mpsc::Receiver<Arrival>)> {
+        let (meeting, meetings) = watch::channel(Meeting::default());
+        let (arrived, arrivals) = mpsc::channel(ARRIVALS);
         let (waker, woken) = UnixStream::pair().context("cannot make the engine's wake-up socket")?;
         waker.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).context("cannot set up the socket")?;
         let inbox = Arc::new(Mutex::new(Inbox::default()));
@@ -135,21 +133,21 @@ impl Engine {
             loud: Loud::default(),
             is_loud: true,
             surveyor,
-            adoption,
+            meeting,
+            met: None,
+            arrived,
             announced: BTreeSet::new(),
             generation: 0,
             leaving: false,
             stalled: BTreeSet::new(),
-            disagreeing: BTreeSet::new(),
             refused: BTreeSet::new(),
         };
         let thread = std::thread::Builder::new().name("segment".to_owned()).spawn(move || turn.run());
         let thread = thread.context("cannot start the engine's thread")?;
-        Ok((Self { inbox, waker, thread, verdicts, members }, adoptions))
+        Ok((Self { inbox, waker, thread, verdicts, members, meetings }, arrivals))
     }
 
-    /// Hands in the newest configuration, and the table of all addresses that peers compare with theirs. Gives the
-    /// number by which [`Verdict::done`] names it.
+    /// Hands in the newest configuration, and the table of all addresses that are assigned. Gives the number by which [`Verdict::done`] names it.
     pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) -> u64 {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.desired = Some((desired, table));
@@ -164,6 +162,17 @@ impl Engine {
     pub(crate) fn meet(&self, peers: Vec<PeerAddress>) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).peers = Some(peers);
         self.wake();
+    }
+
+    /// Hands in what the peers are told.
+    pub(crate) fn publish(&self, documents: Documents) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).documents = Some(documents);
+        self.wake();
+    }
+
+    /// What is known of the peers, for who assigns.
+    pub(crate) fn meetings(&self) -> watch::Receiver<Meeting> {
+        self.meetings.clone()
     }
 
     /// What is known of all speakers.
@@ -208,14 +217,16 @@ struct Turn {
     /// What is said goes to everybody as well.
     is_loud: bool,
     surveyor: Surveyor,
-    adoption: watch::Sender<Adoption>,
+    meeting: watch::Sender<Meeting>,
+    /// The number of the indices that the meeting tells of.
+    met: Option<u64>,
+    arrived: mpsc::Sender<Arrival>,
     announced: BTreeSet<Announced>,
     /// Numbers the configurations.
     generation: u64,
     /// Others are to take over, then it ends.
     leaving: bool,
     stalled: BTreeSet<String>,
-    disagreeing: BTreeSet<String>,
     /// Peers about whose datagrams there was a warning.
     refused: BTreeSet<String>,
 }
@@ -246,7 +257,7 @@ impl Turn {
             self.is_loud = self.loud.follow(now, states);
             change = change.max(self.setup.ownership.tick(now));
             self.send();
-            let compared = self.compare(now);
+            self.assemble(now);
             self.watch_stalled();
             let rescanned = self.rescan();
             if rescanned {
@@ -254,8 +265,6 @@ impl Turn {
             }
             if configured || rescanned || stop || change != Change::Nothing {
                 self.decide(change);
-                self.tell_members();
-            } else if compared {
                 self.tell_members();
             }
             if self.leaving && self.setup.ownership.may_leave(now) {
@@ -300,10 +309,15 @@ impl Turn {
     fn take_inbox(&mut self) -> (bool, bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let (desired, number, stop) = (inbox.desired.take(), inbox.number, inbox.stop);
-        let peers = inbox.peers.take();
+        let (peers, documents) = (inbox.peers.take(), inbox.documents.take());
         drop(inbox);
         if let Some(peers) = peers {
             self.meet(&peers);
+        }
+        if let Some(documents) = documents {
+            let now = self.now();
+            self.setup.ownership.set_files(now, documents.files);
+            self.setup.ownership.membership.set_documents(now, documents);
         }
         let configured = desired.is_some();
         if let Some((desired, table)) = desired {
@@ -317,7 +331,6 @@ impl Turn {
             }
             self.desired = Some(desired);
             self.generation += 1;
-            self.setup.ownership.membership.set_table(&table);
             self.setup.ownership.membership.set_configured();
         }
         (configured, stop)
@@ -371,6 +384,9 @@ impl Turn {
             if self.is_loud && told.insert(datagram.clone()) {
                 peers.send_to_everybody(&datagram);
             }
+        }
+        for (peer, part) in self.setup.ownership.membership.take_parts() {
+            peers.send_to(&peer, &part);
         }
     }
 
@@ -428,27 +444,38 @@ impl Turn {
         }
     }
 
-    /// Tells of peers that assigned other addresses, and hands on what this node is to take over; true if the peers that
-    /// disagree are others.
-    fn compare(&mut self, now: Duration) -> bool {
+    /// Hands on what came from peers, and what is known of them.
+    fn assemble(&mut self, now: Duration) {
+        let strict = self.setup.ownership.rules().partition == Partition::Strict;
         let membership = &mut self.setup.ownership.membership;
-        let table = membership.take_adopted().map(Arc::new);
-        if table.is_some() || (!membership.is_asking() && !self.adoption.borrow().over) {
-            self.adoption.send_replace(Adoption { over: true, table });
+        while let Ok(place) = self.arrived.try_reserve() {
+            let Some(arrival) = membership.take_arrival() else { break };
+            place.send(arrival);
         }
-        let disagreeing: BTreeSet<String> = membership.disagreeing(now).map(str::to_owned).collect();
-        if disagreeing == self.disagreeing {
-            return false;
+        let (version, indices) = membership.indices();
+        let assigning = |name: &str| {
+            let state = membership.states().find(|(peer, _)| *peer == name).map(|(_, state)| state);
+            state.is_none_or(|state| state == PeerState::Alive)
+        };
+        let mut live = membership.live();
+        live.retain(|name| assigning(name));
+        let meeting = Meeting {
+            over: membership.has_heard(now) && !membership.is_behind(now),
+            cold: membership.is_cold(now),
+            quorate: !strict || membership.is_quorate(),
+            disagreeing: membership.disagreeing(now).map(str::to_owned).collect(),
+            live,
+            indices: BTreeMap::new(),
+        };
+        let known = self.meeting.borrow();
+        let same = Meeting { indices: BTreeMap::new(), ..known.clone() } == meeting && self.met == Some(version);
+        drop(known);
+        if !same {
+            let known = indices.into_iter().filter(|(peer, _)| meeting.live.contains(*peer));
+            let indices = known.map(|(peer, index)| (peer.to_owned(), Arc::clone(index))).collect();
+            self.met = Some(version);
+            self.meeting.send_replace(Meeting { indices, ..meeting });
         }
-        for peer in disagreeing.difference(&self.disagreeing) {
-            error!(%peer, "the peer assigned other addresses than this node: do both read the same files?");
-        }
-        for peer in self.disagreeing.difference(&disagreeing) {
-            info!(%peer, "the peer no longer disagrees about the addresses");
-        }
-        self.setup.metrics.disagreeing(disagreeing.len());
-        self.disagreeing = disagreeing;
-        true
     }
 
     /// Has the interfaces looked at, at once when something became of them, and now and then; follows what was found.
@@ -616,7 +643,7 @@ impl Turn {
     }
 
     fn tell_members(&self) {
-        let members = Members::of(&self.setup.ownership, &self.disagreeing);
+        let members = Members::of(&self.setup.ownership);
         self.told.send_if_modified(|told| {
             let news = *told != members;
             *told = members;

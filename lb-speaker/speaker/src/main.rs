@@ -8,6 +8,7 @@
 
 mod controller;
 mod convert;
+mod copy;
 mod engine;
 mod events;
 mod groups;
@@ -22,12 +23,14 @@ mod peers;
 mod plan;
 mod ports;
 mod priority;
+mod record;
 mod report;
 mod responder;
 mod run;
 mod segment;
 mod selection;
 mod socket;
+mod standalone;
 mod survey;
 
 use std::process::ExitCode;

@@ -14,7 +14,7 @@ use roadstead_layer2::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::controller::replace;
+use crate::record::replace;
 
 /// The speakers as one of them knows them; the fields only ever grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +39,15 @@ pub(crate) struct Member {
     pub(crate) claims: BTreeMap<IpAddr, u64>,
     /// What of that it claims in vain: it waits for a majority or for the word of peers.
     pub(crate) waiting: BTreeSet<IpAddr>,
-    /// It assigned other addresses than this node.
+    /// Its copy of the files has differed from this node's for a while.
     pub(crate) disagrees: bool,
+    /// In what.
+    #[serde(default)]
+    pub(crate) difference: String,
 }
 
 impl Members {
-    pub(crate) fn of(ownership: &Ownership, disagreeing: &BTreeSet<String>) -> Self {
+    pub(crate) fn of(ownership: &Ownership) -> Self {
         let membership = &ownership.membership;
         let (name, can, live) = (membership.name().to_owned(), ownership.abilities(), membership.live());
         let mut nodes: BTreeMap<String, Member> = membership
@@ -52,8 +55,8 @@ impl Members {
             .map(|(peer, state)| {
                 let state = state_text(state).to_owned();
                 let counts = live.contains(peer);
-                let (interfaces, disagrees) = (can.get(peer).cloned(), disagreeing.contains(peer));
-                (peer.to_owned(), Member { state, counts, interfaces, disagrees, ..Member::default() })
+                let interfaces = can.get(peer).cloned();
+                (peer.to_owned(), Member { state, counts, interfaces, ..Member::default() })
             })
             .collect();
         let own = Member {
@@ -84,6 +87,16 @@ impl Members {
             Partition::Strict => "strict",
         };
         Self { node: name, election: election.to_owned(), partition: partition.to_owned(), nodes }
+    }
+
+    /// The same with what is known of peers whose copies of the files differ.
+    pub(crate) fn with(mut self, differences: &BTreeMap<String, String>) -> Self {
+        for (peer, difference) in differences {
+            if let Some(member) = self.nodes.get_mut(peer) {
+                (member.disagrees, member.difference) = (true, difference.clone());
+            }
+        }
+        self
     }
 
     pub(crate) fn write(&self, state_dir: &Path) -> std::io::Result<()> {
@@ -131,7 +144,8 @@ impl Members {
             );
         }
         if member.disagrees {
-            remarks.push("it assigned other addresses: its files differ".to_owned());
+            let colon = if member.difference.is_empty() { "" } else { ": " };
+            remarks.push(format!("its copy of the files differs{colon}{}", member.difference));
         }
         (!remarks.is_empty()).then(|| remarks.join("; "))
     }
@@ -169,7 +183,7 @@ mod tests {
         let membership = Membership::new("n1", 1, ["n2".to_owned()], None, Duration::ZERO);
         let rules = Rules { election: Election::Sticky, partition: Partition::Strict };
         let ownership = Ownership::new(membership, rules, BTreeMap::new());
-        let mut members = Members::of(&ownership, &BTreeSet::from(["n2".to_owned()]));
+        let mut members = Members::of(&ownership).with(&BTreeMap::from([("n2".to_owned(), "it lacks a/b".to_owned())]));
         assert_eq!((&*members.election, &*members.partition), ("sticky", "strict"));
         assert_eq!(members.nodes["n2"].state, "unheard");
         let ip: IpAddr = "192.0.2.1".parse().unwrap();
@@ -179,6 +193,6 @@ mod tests {
         let read = Members::read(folder.path()).unwrap();
         assert_eq!(read, members);
         assert_eq!((read.claimant(ip), read.own_claims()), (Some("n2"), BTreeMap::from([(ip, 1)])));
-        assert_eq!(read.remark("n2", ip).unwrap(), "it answers now; it assigned other addresses: its files differ");
+        assert_eq!(read.remark("n2", ip).unwrap(), "it answers now; its copy of the files differs: it lacks a/b");
     }
 }

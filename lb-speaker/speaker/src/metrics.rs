@@ -15,7 +15,7 @@ use crate::plan::Owned;
 pub(crate) struct Metrics {
     announced: IntGaugeVec,
     peers: IntGaugeVec,
-    disagreeing: IntGauge,
+    disagreeing: IntGaugeVec,
     gratuitous: IntCounterVec,
     requests: IntCounterVec,
     responses: IntCounterVec,
@@ -41,11 +41,6 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
-        let disagreeing = IntGauge::new(
-            "roadstead_speaker_peers_disagreeing",
-            "Live peers that assigned other addresses than this node for over two seconds",
-        )?;
-        registry.register(Box::new(disagreeing.clone()))?;
         let frames = IntCounter::new(
             "roadstead_speaker_frames_received_total",
             "Frames that passed the filter: ARP, and NDP about neighbours",
@@ -72,7 +67,11 @@ impl Metrics {
         Ok(Self {
             announced: gauge("metallb_speaker_announced", "Addresses that this node announces", &announced)?,
             peers: gauge("roadstead_speaker_peer_alive", "Whether a configured peer is alive", &["peer"])?,
-            disagreeing,
+            disagreeing: gauge(
+                "roadstead_speaker_peer_files_differ",
+                "1 for a live peer whose copy of the files has differed from this node's for a while",
+                &["peer"],
+            )?,
             gratuitous: counter("metallb_layer2_gratuitous_sent", "Unasked announcements sent, in frames")?,
             requests: counter("metallb_layer2_requests_received", "ARP requests and NDP solicitations")?,
             responses: counter("metallb_layer2_responses_sent", "Answers sent to them")?,
@@ -110,8 +109,9 @@ impl Metrics {
         self.peers.with_label_values(&[name]).set(i64::from(state.counts()));
     }
 
-    pub(crate) fn disagreeing(&self, peers: usize) {
-        self.disagreeing.set(i64::try_from(peers).unwrap_or(i64::MAX));
+    pub(crate) fn disagreeing<'a>(&self, peers: impl Iterator<Item = &'a String>) {
+        self.disagreeing.reset();
+        peers.for_each(|peer| self.disagreeing.with_label_values(&[peer]).set(1));
     }
 
     pub(crate) fn gratuitous(&self, ip: IpAddr) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use roadstead_allocator::{Allocation, Assignment, PoolUsage, Reason};
-use roadstead_layer2::membership::Table;
+use roadstead_layer2::replica::Table;
 use roadstead_model::{ObjectName, Service, Snapshot};
 use roadstead_sources::{ServiceStatus, StatusWriter, status_objects};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::events::{Events, Happening};
 
 /// Where MetalLB's speakers put their status objects.
 const NAMESPACE: &str = "metallb-system";
+/// Why a Service has no address yet that will have one when other nodes have spoken; no event is made of it.
+const WAITS: &str = "WaitsForOthers";
 const DEPRECATED: &str = "metallb.universe.tf/";
 
 /// What this node announces, as the engine has it.
@@ -84,10 +86,13 @@ impl Report {
                 }
                 reasons.insert(name.clone(), reason.clone());
             }
+            let pending = pending.map(|(happening, reason)| (happening.reason().to_owned(), reason.to_string()));
+            let waits = got.reason.as_ref().filter(|reason| reason.is_waiting());
+            let waits = waits.map(|reason| (WAITS.to_owned(), reason.to_string()));
             let status = ServiceStatus {
                 ips: got.ips.clone(),
                 pool: got.pool.as_ref().map(|pool| pool.name.to_string()),
-                pending: pending.map(|(happening, reason)| (happening.reason().to_owned(), reason.to_string())),
+                pending: pending.or(waits),
             };
             self.origins.extend(status.pool.clone().map(|pool| (name.clone(), pool)));
             self.services.insert(name.clone(), status);
@@ -186,6 +191,7 @@ impl Report {
 fn happening(got: &Assignment, reason: &Reason) -> Option<Happening> {
     match reason {
         Reason::OtherClass(_) | Reason::NoClass | Reason::Withheld => None,
+        reason if reason.is_waiting() => None,
         Reason::BadRequest(_) => Some(Happening::LoadBalancerFailed),
         _ if got.ips.is_empty() => Some(Happening::AllocationFailed),
         _ => Some(Happening::AdditionalAssignFailed),

@@ -16,17 +16,18 @@ use prometheus::Registry;
 use roadstead_allocator::Classes;
 use roadstead_layer2::{
     announce::REFRESH,
-    membership::{Key, MAX_NAME, Membership},
+    membership::{Arrival, Key, MAX_NAME, Membership},
     ownership::{self, Ownership, Rules},
+    replica::{Documents, Index},
 };
 use roadstead_sources::{Interest, NamespaceFlag, SourceFlags};
 use roadstead_telemetry::{Health, Shutdown, TelemetryFlags};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    controller::{Authority, Controller, replace},
-    engine::{Adoption, Engine, Setup},
+    controller::{Authority, Controller},
+    engine::{Engine, Setup},
     kernel::{KernelResponder, Origin},
     links::Watch,
     members::Members,
@@ -34,6 +35,7 @@ use crate::{
     peers::{PeerAddress, PeerSocket},
     ports::Ports,
     priority,
+    record::replace,
     report::Announcing,
     responder::{Choice, InKernel},
     selection::Selection,
@@ -141,7 +143,7 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     let node = flags.source.node_name().context("cannot read the hostname; --node-name says which node this is")?;
     let (announcing, mut announced) = watch::channel(Announcing::default());
     let started = priority::with(flags.realtime_priority, || start_engine(&flags, &node, &metrics, announcing));
-    let (engine, mut adoption) = started.context("cannot take the real-time priority (CAP_SYS_NICE)")??;
+    let (engine, mut arrivals) = started.context("cannot take the real-time priority (CAP_SYS_NICE)")??;
     let serve = |addr| {
         let server = roadstead_telemetry::serve(addr, health.clone(), shutdown.clone());
         server.with_context(|| format!("cannot serve metrics on {addr}"))
@@ -153,29 +155,34 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
     source.register(&registry).context("cannot register the source's metrics")?;
     let mut snapshots = source.snapshots();
     let mut leads = source.leads();
-    let authority = if leads.is_some() { Authority::Status } else { Authority::Rules };
-    let writer = source.status_writer(&flags.source.state_dir);
-    let classes = Classes::new(flags.lb_class.clone());
-    let mut controller = Controller::new(&flags.source.state_dir, writer, authority, &node, classes, metrics);
+    let members = flags.peers.iter().filter(|peer| peer.name != node).count() + 1;
+    let authority = if leads.is_some() { Authority::Status } else { Authority::Files { members } };
+    let state_dir = &flags.source.state_dir;
+    let (writer, classes) = (source.status_writer(state_dir), Classes::new(flags.lb_class.clone()));
+    let mut controller = Controller::new(state_dir, writer, authority, &node, classes, metrics);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     info!(%node, "started");
-    let mut adopted = adoption.clone();
-    let (mut verdicts, mut members) = (engine.verdicts(), engine.members());
+    let (mut verdicts, mut members, mut meetings) = (engine.verdicts(), engine.members(), engine.meetings());
     let mut refused = BTreeMap::new();
-    let (mut fresh, mut configured, mut number) = (true, false, 0);
+    let mut told = Told::default();
+    told.documents(&engine, controller.documents());
+    let (mut fresh, mut met, mut configured, mut number) = (true, false, false, 0);
     let mut peers = Vec::new();
     let ended = loop {
-        // Who joins assigns nothing before it knows what the running nodes assigned.
-        if adoption.has_changed().unwrap_or(false) {
-            fresh = true;
-            adoption.borrow_and_update().table.iter().for_each(|table| controller.adopt(table));
+        // Everything that came before the meeting said that it is over is taken in by then.
+        let meeting = meetings.borrow_and_update().clone();
+        while let Ok(arrival) = arrivals.try_recv() {
+            fresh |= controller.receive(&arrival);
         }
         if let Some(leads) = &mut leads {
             fresh |= controller.lead(*leads.borrow_and_update());
         }
+        fresh |= controller.hear(&meeting);
+        // Who joins announces nothing before it knows what the running nodes assigned.
+        met |= meeting.over;
         let verdict = verdicts.borrow_and_update().clone();
         fresh |= verdict.occupied != refused;
-        if fresh && adoption.borrow().over {
+        if fresh && met {
             fresh = false;
             refused.clone_from(&verdict.occupied);
             let snapshot = snapshots.borrow_and_update().clone();
@@ -195,20 +202,25 @@ async fn serve(flags: RunFlags) -> anyhow::Result<()> {
         }
         // Nobody learns of an address before the segment was asked for it.
         let written = verdict.done >= number && controller.write();
-        health.set_ready(written && configured && source.is_current());
+        if written {
+            told.documents(&engine, controller.documents());
+        }
+        told.members(&members.borrow_and_update(), controller.differences(), state_dir);
+        health.set_ready(written && configured && source.is_current() && meeting.live.contains(&node));
         tokio::select! {
             () = shutdown.wait() => break Ok(()),
             changed = snapshots.changed() => match changed {
                 Ok(()) => fresh = true,
                 Err(_) => break Err(anyhow::anyhow!("the source ended")),
             },
-            changed = adopted.changed() => if changed.is_err() {
+            changed = meetings.changed() => if changed.is_err() {
                 break Err(anyhow::anyhow!("the engine ended"));
             },
+            Some(arrival) = arrivals.recv() => fresh |= controller.receive(&arrival),
             changed = verdicts.changed() => if changed.is_err() {
                 break Err(anyhow::anyhow!("the engine ended"));
             },
-            Ok(()) = members.changed() => tell(&members.borrow_and_update(), &flags.source.state_dir),
+            Ok(()) = members.changed() => {}
             Ok(()) = announced.changed() => controller.announcing(&announced.borrow_and_update().clone()),
             () = changed(&mut leads) => {}
             _ = every_second.tick() => {}
@@ -237,10 +249,31 @@ async fn changed(leads: &mut Option<watch::Receiver<bool>>) {
     std::future::pending::<()>().await;
 }
 
-/// Writes down what is known of all speakers: `explain` and the next start read it.
-fn tell(members: &Members, state_dir: &Path) {
-    if let Err(error) = members.write(state_dir) {
-        warn!(%error, "cannot write what is known of the speakers, so `explain` does not know it");
+/// What was handed on last.
+#[derive(Default)]
+struct Told {
+    documents: Option<Index>,
+    members: Members,
+}
+
+impl Told {
+    fn documents(&mut self, engine: &Engine, documents: Option<&Documents>) {
+        if let Some(documents) = documents.filter(|documents| self.documents.as_ref() != Some(&documents.index)) {
+            self.documents = Some(documents.index.clone());
+            engine.publish(documents.clone());
+        }
+    }
+
+    /// Writes down what is known of all speakers: `explain` and the next start read it.
+    fn members(&mut self, members: &Members, differences: &BTreeMap<String, String>, state_dir: &Path) {
+        let members = members.clone().with(differences);
+        if members == self.members {
+            return;
+        }
+        if let Err(error) = members.write(state_dir) {
+            warn!(%error, "cannot write what is known of the speakers, so `explain` does not know it");
+        }
+        self.members = members;
     }
 }
 
@@ -249,7 +282,7 @@ fn start_engine(
     node: &str,
     metrics: &Metrics,
     announcing: watch::Sender<Announcing>,
-) -> anyhow::Result<(Engine, watch::Receiver<Adoption>)> {
+) -> anyhow::Result<(Engine, mpsc::Receiver<Arrival>)> {
     if node.is_empty() || node.len() > MAX_NAME {
         bail!("a node name has 1 to {MAX_NAME} bytes");
     }

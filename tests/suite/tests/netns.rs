@@ -11,6 +11,7 @@ mod netns {
     mod broken;
     mod cleanup;
     mod conflicts;
+    mod copies;
     mod dashboard;
     mod demo;
     mod devices;

@@ -1,11 +1,18 @@
 //! Fuzzing what speakers say to each other: a pair of them that hears a datagram from somebody else.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use roadstead_model::ObjectName;
 
 use crate::{
     election::{Candidate, Field},
     membership::{Change, Key, Membership, echo},
     ownership::{Election, Ownership, Partition, Rules},
+    replica::{Assignments, BUCKETS, Documents, Entry, Glimpse, Index, View},
 };
 
 /// A datagram from whoever has not the key, made up, changed or sent again, changes nothing of who is alive, who claims
@@ -63,6 +70,7 @@ impl Pair {
             let rules = Rules { election: Election::Metallb, partition: Partition::Availability };
             let mut node = Ownership::new(member, rules, BTreeMap::new());
             node.set_interfaces(Duration::ZERO, ["eth0".to_owned()].into());
+            node.membership.set_documents(Duration::ZERO, documents(name));
             node
         };
         Self { a: node("a", "b"), b: node("b", "a"), now: Duration::ZERO, said: Vec::new() }
@@ -88,7 +96,8 @@ impl Pair {
             let fields = [1, 2].map(|last| field(IpAddr::from([192, 0, 2, last]), speaker));
             speaker.decide(now, 1, &fields);
             speaker.membership.beat(now);
-            for (_, bytes) in speaker.membership.take_outgoing() {
+            let parts = speaker.membership.take_parts();
+            for (_, bytes) in speaker.membership.take_outgoing().into_iter().chain(parts) {
                 let _late_or_not = hearer.receive(now, &bytes, |_| true);
                 said.push(bytes);
             }
@@ -100,9 +109,69 @@ impl Pair {
         let states: Vec<_> = a.membership.states().collect();
         let standings: Vec<_> = a.membership.standings().collect();
         let claims: Vec<_> = a.claims().map(|(ip, claim)| (ip, claim, a.may_answer(now, ip))).collect();
-        let waits = (a.membership.is_waiting(), a.membership.is_asking(), a.membership.lease_until());
-        format!("{states:?} {standings:?} {claims:?} {waits:?} {:?}", a.next())
+        let waits = (a.membership.is_waiting(), a.membership.is_behind(now), a.membership.lease_until());
+        let indices = a.membership.indices();
+        format!("{states:?} {standings:?} {claims:?} {waits:?} {indices:?} {:?}", a.next())
     }
+}
+
+/// Each node has an entry of its own, and files that the other has not.
+fn documents(node: &str) -> Documents {
+    let (mut map, service) = (Assignments::default(), ObjectName::new("default", node));
+    let ips = vec![IpAddr::from([192, 0, 2, 9]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 9])];
+    map.put(service.clone(), Entry { number: 1, epoch: 2, writer: node.to_owned(), ips });
+    Documents::new(&map, Some(&View { services: [(service, 7)].into(), pools: 1, rest: 2 }))
+}
+
+/// Bytes that a peer's document may have are read as the map and as a view: whatever is taken is written to the same bytes
+/// again, and merged with what is known the one way as the other. The same text for the same way through the code.
+///
+/// # Panics
+/// When one of these promises is broken, which is what fuzzing looks for.
+pub fn fuzz_document(bytes: &[u8]) -> String {
+    let (of, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let of = of % u8::try_from(BUCKETS).unwrap_or(1);
+    let map = Assignments::read(of, bytes);
+    if let Some(map) = &map {
+        let written = map.write();
+        assert_eq!(written.get(usize::from(of)).map(Vec::as_slice), Some(bytes), "a map is not written as it was read");
+        let mut known = Assignments::default();
+        for node in ["a", "b"] {
+            let entry = Entry { number: 1, epoch: 2, writer: node.to_owned(), ips: vec![IpAddr::from([192, 0, 2, 9])] };
+            known.put(ObjectName::new("default", node), entry);
+        }
+        let (mut one, mut other) = (known.clone(), map.clone());
+        one.merge(map.clone());
+        other.merge(known);
+        assert_eq!(one, other, "which of two maps is merged into the other matters");
+        let table = one.settle(|_, _| false, |_, _, _| false).table;
+        let ips: Vec<&IpAddr> = table.values().flatten().collect();
+        assert_eq!(ips.len(), ips.iter().collect::<BTreeSet<_>>().len(), "an address twice");
+    }
+    let mut glimpse = Glimpse::default();
+    let viewed = glimpse.put(of, 1, bytes);
+    let index = Index::read(bytes);
+    if let Some(index) = &index {
+        assert_eq!(Index::read(&index.write()).as_ref(), Some(index));
+    }
+    format!("{} {viewed} {}", map.map_or(0, |map| map.iter().count()), index.is_some())
+}
+
+/// Documents as a node tells them, each after its bucket.
+#[must_use]
+pub fn document_seeds() -> Vec<Vec<u8>> {
+    let mut map = Assignments::default();
+    let mut view = View::default();
+    for number in 0..40_u8 {
+        let service = ObjectName::new("default", &format!("s{number}"));
+        let ips = if number % 3 == 0 { Vec::new() } else { vec![IpAddr::from([192, 0, 2, number])] };
+        map.put(service.clone(), Entry { number: number.into(), epoch: 2, writer: "a".to_owned(), ips });
+        view.services.insert(service, number.into());
+    }
+    let index = Documents::new(&map, Some(&view)).index.write();
+    let numbered = |buckets: [Vec<u8>; BUCKETS]| (0..).zip(buckets).map(|(of, bytes)| [&[of][..], &bytes].concat());
+    let index = [&[0][..], &index].concat();
+    numbered(map.write()).chain(numbered(view.write())).chain([index]).collect()
 }
 
 /// The first address is `a`'s, the second `b`'s.
@@ -117,16 +186,26 @@ fn field(ip: IpAddr, node: &Ownership) -> Field {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::{super::tests::check, *};
+
     #[test]
     fn forged_changed_and_repeated_datagrams_change_nothing() {
         let seeds = datagram_seeds();
         let kinds: BTreeSet<&[u8]> = seeds.iter().filter_map(|seed| seed.get(..4)).collect();
-        assert_eq!(kinds.len(), 5, "heartbeats, standings, questions, probes and echoes: {kinds:?}");
+        assert_eq!(
+            kinds.len(),
+            8,
+            "heartbeats, standings, questions, probes, echoes, indices and two kinds of buckets: {kinds:?}"
+        );
         seeds.iter().for_each(|seed| drop(fuzz_datagram(seed)));
         check(&seeds, |bytes| drop(fuzz_datagram(bytes)));
+    }
+
+    #[test]
+    fn mutated_documents_are_refused_or_merged_alike() {
+        let seeds = document_seeds();
+        assert!(seeds.iter().any(|seed| fuzz_document(seed).starts_with("2 ")));
+        check(&seeds, |bytes| drop(fuzz_document(bytes)));
     }
 
     #[test]

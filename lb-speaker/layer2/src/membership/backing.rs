@@ -66,6 +66,11 @@ impl Backing {
         self.encoded.digest
     }
 
+    /// The digest of the files that this node has read.
+    pub(super) fn files(&self) -> u64 {
+        self.standing.files
+    }
+
     pub(super) fn sent(&mut self, sequence: u64, now: Duration) {
         if self.sent.len() >= SENT {
             self.sent.pop_front();
@@ -293,6 +298,7 @@ impl Membership {
 
     pub(super) fn receive_question(
         &mut self,
+        now: Duration,
         datagram: &[u8],
         is_at: impl Fn(&str) -> bool,
     ) -> Result<Change, super::Rejected> {
@@ -302,6 +308,8 @@ impl Membership {
         if question.digest == self.backing.digest() {
             let parts = self.backing.encoded.parts(first, &self.name, self.key.as_ref());
             self.outgoing.extend(parts.into_iter().map(|part| (question.name.to_owned(), part)));
+        } else {
+            self.answer_question(now, &question);
         }
         Ok(Change::Nothing)
     }

@@ -1,8 +1,9 @@
 //! What a node tells at length, named by a digest in its heartbeats and handed on in parts.
 //!
-//! There are two kinds: the table of assigned addresses and the node's standing. A part is the kind's mark (`"RSST"`,
-//! `"RSSS"`), version, digest (8 bytes), index and number of parts (2 bytes each), the sender's name after its length, at
-//! most [`PART`] bytes of the document, and the tag of a heartbeat. The digest is the beginning of the document's SHA-256.
+//! There are the node's standing and what `exchange` hands on: an index, and buckets of the replicated map and of the node's
+//! view. A part is the kind's mark (`"RSSS"`, `"RSSI"`, `"RSSA"`, `"RSSV"`), version, digest (8 bytes), index and number of
+//! parts (2 bytes each), the sender's name after its length, at most [`PART`] bytes of the document, and the tag of a
+//! heartbeat. The digest is the beginning of the SHA-256 of mark and document.
 //! An old part that somebody sends again does no harm: a document counts only under the digest of the sender's latest
 //! heartbeat.
 
@@ -14,39 +15,57 @@ use super::message::{Key, MAX_NAME, MessageError, VERSION, authentic};
 
 /// Bytes of the document in a part: with the rest it fits every MTU that IPv6 allows.
 const PART: usize = 900;
-/// A document beyond this, a table of some 20 000 Services, is not handed on.
+/// A longer standing is not handed on; other documents are shorter, as thousands of Services are many buckets.
 const MAX_PARTS: usize = 1024;
+const MAX_BUCKET_PARTS: usize = 256;
 /// Parts sent for one question.
-const PARTS_A_QUESTION: usize = 16;
+pub(super) const PARTS_A_QUESTION: usize = 16;
 
 /// What a document tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Table,
+pub(crate) enum Kind {
     Standing,
+    /// The digests of all buckets.
+    Index,
+    /// A bucket of the map of assigned addresses.
+    Assigned,
+    /// A bucket of the view of the files.
+    Viewed,
 }
 
 impl Kind {
     fn mark(self) -> [u8; 4] {
         match self {
-            Self::Table => *b"RSST",
             Self::Standing => *b"RSSS",
+            Self::Index => *b"RSSI",
+            Self::Assigned => *b"RSSA",
+            Self::Viewed => *b"RSSV",
         }
+    }
+
+    /// Names the document: of two kinds, the same bytes have two names.
+    fn digest(self, bytes: &[u8]) -> u64 {
+        digest(&[&self.mark(), bytes].concat())
+    }
+
+    fn most_parts(self) -> usize {
+        if self == Self::Standing { MAX_PARTS } else { MAX_BUCKET_PARTS }
     }
 
     /// The kind of a datagram that is a part.
     pub(super) fn of(datagram: &[u8]) -> Option<Self> {
-        [Self::Table, Self::Standing].into_iter().find(|kind| datagram.starts_with(&kind.mark()))
+        let all = [Self::Standing, Self::Index, Self::Assigned, Self::Viewed];
+        all.into_iter().find(|kind| datagram.starts_with(&kind.mark()))
     }
 }
 
 /// A document's bytes and their digest.
 #[derive(Clone, Debug)]
-pub(super) struct Encoded {
+pub(crate) struct Encoded {
     kind: Kind,
     bytes: Vec<u8>,
     /// 0 for no document.
-    pub(super) digest: u64,
+    pub(crate) digest: u64,
 }
 
 impl Encoded {
@@ -54,15 +73,19 @@ impl Encoded {
         Self { kind, bytes: Vec::new(), digest: 0 }
     }
 
-    pub(super) fn new(kind: Kind, bytes: Vec<u8>) -> Self {
-        let digest = digest(&bytes);
+    pub(crate) fn new(kind: Kind, bytes: Vec<u8>) -> Self {
+        let digest = kind.digest(&bytes);
         Self { kind, bytes, digest }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The datagrams that answer the question for the part `first` and those behind it.
     pub(super) fn parts(&self, first: usize, name: &str, key: Option<&Key>) -> Vec<Vec<u8>> {
         let total = self.bytes.len().div_ceil(PART).max(1);
-        if self.digest == 0 || total > MAX_PARTS {
+        if self.digest == 0 || total > self.kind.most_parts() {
             return Vec::new();
         }
         let part = |index: usize| {
@@ -111,7 +134,7 @@ impl<'a> Part<'a> {
         let (name, body) = rest.split_at_checked(usize::from(*length)).ok_or(malformed)?;
         let name = std::str::from_utf8(name).map_err(|_| malformed)?;
         let (index, total) = (u16::from_be_bytes(*index), u16::from_be_bytes(*total));
-        if name.is_empty() || name.len() > MAX_NAME || index >= total || usize::from(total) > MAX_PARTS {
+        if name.is_empty() || name.len() > MAX_NAME || index >= total || usize::from(total) > kind.most_parts() {
             return Err(malformed);
         }
         Ok(Self { kind, digest: u64::from_be_bytes(*digest), index, total, name, body })
@@ -146,38 +169,39 @@ impl Assembly {
             return None;
         }
         let bytes: Vec<u8> = std::mem::take(&mut self.parts).into_values().flatten().collect();
-        (digest(&bytes) == part.digest).then_some(bytes)
+        (part.kind.digest(&bytes) == part.digest).then_some(bytes)
     }
 }
 
-fn digest(bytes: &[u8]) -> u64 {
+/// The beginning of the SHA-256, never 0.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(bytes));
     u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
 /// Adds a text of at most 255 bytes after its length.
-pub(super) fn text(bytes: &mut Vec<u8>, text: &str) {
+pub(crate) fn text(bytes: &mut Vec<u8>, text: &str) {
     // Kubernetes names have at most 253 bytes; of a longer one the reader makes nothing.
     bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     bytes.extend(text.as_bytes());
 }
 
 /// Adds an address after its family, 4 or 6.
-pub(super) fn ip(bytes: &mut Vec<u8>, ip: std::net::IpAddr) {
+pub(crate) fn ip(bytes: &mut Vec<u8>, ip: std::net::IpAddr) {
     match ip {
         std::net::IpAddr::V4(ip) => bytes.extend([&[4][..], &ip.octets()].concat()),
         std::net::IpAddr::V6(ip) => bytes.extend([&[6][..], &ip.octets()].concat()),
     }
 }
 
-pub(super) fn read_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+pub(crate) fn read_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let (length, rest) = bytes.split_first()?;
     let (text, rest) = rest.split_at_checked(usize::from(*length))?;
     *bytes = rest;
     std::str::from_utf8(text).ok()
 }
 
-pub(super) fn read_ip(bytes: &mut &[u8]) -> Option<std::net::IpAddr> {
+pub(crate) fn read_ip(bytes: &mut &[u8]) -> Option<std::net::IpAddr> {
     match read_chunk::<1>(bytes)? {
         [4] => Some(read_chunk::<4>(bytes)?.into()),
         [6] => Some(read_chunk::<16>(bytes)?.into()),
@@ -185,7 +209,7 @@ pub(super) fn read_ip(bytes: &mut &[u8]) -> Option<std::net::IpAddr> {
     }
 }
 
-pub(super) fn read_chunk<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn read_chunk<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (chunk, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*chunk)
@@ -202,7 +226,7 @@ mod tests {
     #[test]
     fn a_document_in_parts_is_read_back_in_any_order_and_after_losses() {
         for (length, key) in [(0, None), (1, None), (40_000, Some(Key::new(b"k")))] {
-            let encoded = Encoded::new(Kind::Table, document(length));
+            let encoded = Encoded::new(Kind::Assigned, document(length));
             let (mut assembly, mut got, mut asked) = (Assembly::default(), None, 0);
             while got.is_none() {
                 asked += 1;

@@ -1,7 +1,7 @@
-//! The heartbeat on the wire: at most 1,149 bytes, and authenticated as a whole when the speakers share a key.
+//! The heartbeat on the wire: at most 1,147 bytes, and authenticated as a whole when the speakers share a key.
 //!
-//! `"RSSP"`, version, phase, boot (8 bytes), sequence (8 bytes), heals (4 bytes), digest of the table (8 bytes), the part
-//! of a table that is asked for (2 bytes), length of the name, name, number of hardware addresses, these (6 bytes each),
+//! `"RSSP"`, version, phase, boot (8 bytes), sequence (8 bytes), heals (4 bytes), digest of the index (8 bytes), length
+//! of the name, name, number of hardware addresses, these (6 bytes each),
 //! digest of the sender's standing (8 bytes), and what it says to this receiver: the receiver's boot and the last sequence
 //! heard of it (8 bytes each), the receiver's state to the sender, the digest of the receiver's standing that the sender
 //! backs (8 bytes), the number of addresses that it does not back, these, each after its family; then 32 bytes of
@@ -18,7 +18,7 @@ use super::{
 };
 
 const MAGIC: [u8; 4] = *b"RSSP";
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 const TAG_LENGTH: usize = 32;
 
 /// The longest node name: that of a DNS name.
@@ -27,7 +27,7 @@ pub const MAX_NAME: usize = 253;
 pub(super) const MAX_STATIONS: usize = 64;
 /// The most addresses that a heartbeat says are not backed; with more, none of the standing is.
 pub(super) const MAX_REFUSED: usize = 24;
-/// The longest datagram, a part of a table; a receiver needs no larger buffer.
+/// The longest datagram, a part of a document; a receiver needs no larger buffer.
 pub const MAX_DATAGRAM: usize = 1232;
 
 /// The key that all speakers of a cluster share. It is never shown.
@@ -100,10 +100,8 @@ pub(super) struct Message<'a> {
     pub(super) sequence: u64,
     /// How often the sender heard a peer again that it had thought dead.
     pub(super) heals: u32,
-    /// Of the sender's table of addresses; 0 while it has none.
+    /// Of the sender's index of what it hands on.
     pub(super) digest: u64,
-    /// The part of the receiver's table that the sender would have, counted from 1; 0 for none.
-    pub(super) asks: u16,
     pub(super) name: &'a str,
     /// The hardware addresses with which the sender announces.
     pub(super) stations: &'a [[u8; 6]],
@@ -125,8 +123,8 @@ impl<'a> Message<'a> {
         let name = self.name.as_bytes();
         let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
         let (boot, sequence) = (self.boot.to_be_bytes(), self.sequence.to_be_bytes());
-        let (heals, digest, asks) = (self.heals.to_be_bytes(), self.digest.to_be_bytes(), self.asks.to_be_bytes());
-        let head = [&MAGIC[..], &[VERSION, phase], &boot, &sequence, &heals, &digest, &asks].concat();
+        let (heals, digest) = (self.heals.to_be_bytes(), self.digest.to_be_bytes());
+        let head = [&MAGIC[..], &[VERSION, phase], &boot, &sequence, &heals, &digest].concat();
         let stations = self.stations.get(..MAX_STATIONS).unwrap_or(self.stations);
         let count = u8::try_from(stations.len()).unwrap_or(u8::MAX);
         let standing = self.standing.to_be_bytes();
@@ -157,7 +155,6 @@ impl<'a> Message<'a> {
         let (sequence, rest) = rest.split_first_chunk().ok_or(malformed)?;
         let (heals, rest) = rest.split_first_chunk().ok_or(malformed)?;
         let (digest, rest) = rest.split_first_chunk().ok_or(malformed)?;
-        let (asks, rest) = rest.split_first_chunk().ok_or(malformed)?;
         let (length, rest) = rest.split_first().ok_or(malformed)?;
         let (name, rest) = rest.split_at_checked(usize::from(*length)).ok_or(malformed)?;
         let (count, rest) = rest.split_first().ok_or(malformed)?;
@@ -182,8 +179,8 @@ impl<'a> Message<'a> {
         let name = std::str::from_utf8(name).map_err(|_| malformed)?;
         let (boot, sequence) = (u64::from_be_bytes(*boot), u64::from_be_bytes(*sequence));
         let (heals, digest) = (u32::from_be_bytes(*heals), u64::from_be_bytes(*digest));
-        let (asks, (stations, _)) = (u16::from_be_bytes(*asks), stations.as_chunks());
-        Ok(Self { phase, boot, sequence, heals, digest, asks, name, stations, standing, word })
+        let (stations, _) = stations.as_chunks();
+        Ok(Self { phase, boot, sequence, heals, digest, name, stations, standing, word })
     }
 }
 
@@ -209,7 +206,7 @@ impl Word {
     }
 }
 
-/// The question for a standing, from its part `first` on: `"RSSQ"`, version, digest (8 bytes), the part (2 bytes), the
+/// The question for a document, from its part `first` on: `"RSSQ"`, version, digest (8 bytes), the part (2 bytes), the
 /// asker's name, and the tag. Sent again by a stranger it costs its answer, to the peer and no one else.
 pub(super) struct Question<'a> {
     pub(super) digest: u64,
@@ -272,7 +269,6 @@ mod tests {
         sequence: 3,
         heals: 4,
         digest: 5,
-        asks: 6,
         name: "n1",
         stations: &[*b"\x02abcde"],
     };
@@ -282,7 +278,7 @@ mod tests {
         let bytes = MESSAGE.encode(None);
         assert_eq!(
             bytes,
-            *b"RSSP\x04\x01\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\0\0\0\0\0\0\0\x05\0\x06\x02n1\x01\x02abcde\
+            *b"RSSP\x05\x01\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\x04\0\0\0\0\0\0\0\x05\x02n1\x01\x02abcde\
                \0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\x05\0\0\0\0\0\0\0\x0a\0"
         );
         assert_eq!(Message::decode(&bytes, None), Ok(MESSAGE));
@@ -294,7 +290,7 @@ mod tests {
         let word = Word { refused, ..MESSAGE.word };
         let longest = Message { name: &"n".repeat(MAX_NAME), stations: &[[2; 6]; 70], word, ..MESSAGE };
         let longest = longest.encode(Some(&key));
-        assert_eq!(longest.len(), 1149, "of more than 64 addresses the first 64 are told, of those not backed 24");
+        assert_eq!(longest.len(), 1147, "of more than 64 addresses the first 64 are told, of those not backed 24");
         assert_eq!(Message::decode(&longest, Some(&key)).unwrap().word.backed, 0, "then nothing is backed");
         assert!(longest.len() <= MAX_DATAGRAM);
         assert!(Message::decode(&longest, Some(&key)).is_ok());
@@ -339,12 +335,12 @@ mod tests {
             (changed(0, b'X'), MessageError::Malformed),
             (changed(4, 3), MessageError::Version(3)),
             (changed(5, 5), MessageError::Malformed),
-            (changed(36, 3), MessageError::Malformed),
-            (changed(36, 0), MessageError::Malformed),
-            (changed(37, 0xff), MessageError::Malformed),
-            (changed(39, 2), MessageError::Malformed),
-            (changed(70, 9), MessageError::Malformed),
-            (changed(79, 1), MessageError::Malformed),
+            (changed(34, 3), MessageError::Malformed),
+            (changed(34, 0), MessageError::Malformed),
+            (changed(35, 0xff), MessageError::Malformed),
+            (changed(37, 2), MessageError::Malformed),
+            (changed(68, 9), MessageError::Malformed),
+            (changed(77, 1), MessageError::Malformed),
         ];
         for (bytes, error) in cases {
             assert_eq!(Message::decode(&bytes, None), Err(error), "{bytes:02x?}");

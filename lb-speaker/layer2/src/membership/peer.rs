@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{DEAD_AFTER, STALLED_DEAD_AFTER, document::Assembly, message::Phase, probe::Probing, standing::Standing};
+use super::{
+    DEAD_AFTER, DIFFERS_AFTER, DIFFERS_AT_MOST, STALLED_DEAD_AFTER, document::Assembly, message::Phase, probe::Probing,
+    standing::Standing,
+};
 
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,8 +67,8 @@ pub(super) struct Peer {
     /// When it last said that it is `Alive`.
     pub(super) alive_at: Duration,
     pub(super) digest: u64,
-    /// Since when its table and ours differ.
-    pub(super) differs: Option<Duration>,
+    /// That its files are others than ours.
+    pub(super) differs: Option<Differs>,
     pub(super) probing: Probing,
     /// What it said of itself at length, with the digest of that.
     pub(super) standing: Option<(u64, Standing)>,
@@ -85,6 +88,20 @@ pub(super) struct Peer {
     pub(super) support: Vec<Support>,
     /// An earlier run of it may still be answered for by its kernel.
     pub(super) fenced_until: Duration,
+}
+
+/// Files that differ: digests of ours and of the peer's, since when they are these, and since when they differ at all.
+#[derive(Clone, Debug)]
+pub(super) struct Differs {
+    pub(super) files: (u64, u64),
+    pub(super) changed: Duration,
+    pub(super) since: Duration,
+}
+
+impl Differs {
+    pub(super) fn is_long(&self, now: Duration) -> bool {
+        now >= self.changed + DIFFERS_AFTER || now >= self.since + DIFFERS_AT_MOST
+    }
 }
 
 /// A peer's word that it backs a standing of this node.

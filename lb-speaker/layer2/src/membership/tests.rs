@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod documents;
+
 /// Nodes, the time in milliseconds, and which pairs cannot talk.
 struct World {
     nodes: BTreeMap<&'static str, Membership>,
@@ -33,8 +35,9 @@ impl World {
 
     /// Sends what the node has to send.
     fn flush(&mut self, from: &'static str) {
-        let outgoing = self.nodes.get_mut(from).map(Membership::take_outgoing).unwrap_or_default();
-        for (to, datagram) in outgoing {
+        let Some(node) = self.nodes.get_mut(from) else { return };
+        let outgoing = node.take_outgoing().into_iter().chain(node.take_parts());
+        for (to, datagram) in outgoing.collect::<Vec<_>>() {
             let Some(to) = self.nodes.keys().copied().find(|name| *name == to) else { continue };
             self.sent += 1;
             let lost = self.lose > 0 && self.sent.is_multiple_of(self.lose);
@@ -375,62 +378,6 @@ fn a_heartbeat_from_another_address_is_refused() {
     let now = Duration::from_millis(world.now);
     assert_eq!(a.receive(now, &datagram, |_| false), Err(Rejected::Misplaced("b".to_owned())));
     assert_eq!(a.receive(now, &datagram, |name| name == "b"), Ok(Change::Members));
-}
-
-fn table(ip: &str) -> Table {
-    Table::from([(roadstead_model::ObjectName::new("default", "web"), vec![ip.parse().unwrap()])])
-}
-
-#[test]
-fn a_node_that_joins_takes_the_table_of_the_lowest_live_name() {
-    let mut world = started();
-    for (name, ip) in [("a", "192.0.2.1"), ("c", "192.0.2.2")] {
-        world.nodes.get_mut(name).unwrap().set_table(&table(ip));
-    }
-    world.run(45);
-    let now = Duration::from_millis(world.now);
-    world.nodes.insert("b", Membership::new("b", 2, NAMES.map(str::to_owned), Some(Key::new(b"k")), now));
-    assert!(world.nodes["b"].is_asking());
-    world.run(90);
-    let b = world.nodes.get_mut("b").unwrap();
-    assert_eq!((b.take_adopted(), b.is_asking()), (Some(table("192.0.2.1")), false));
-}
-
-#[test]
-fn a_node_that_joins_nobody_does_not_wait_for_a_table() {
-    let mut world = World::new();
-    world.start("a", 1);
-    world.run(319);
-    assert!(world.nodes["a"].is_asking());
-    world.run(1);
-    assert!(!world.nodes["a"].is_asking());
-}
-
-#[test]
-fn tables_that_differ_for_long_are_told_and_the_lowest_name_is_right() {
-    let mut world = started();
-    world.run(SETTLE.as_millis() as u64);
-    for (name, ip) in [("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.2")] {
-        world.nodes.get_mut(name).unwrap().set_table(&table(ip));
-    }
-    let disagree = |world: &World, name: &str| -> Vec<String> {
-        world.nodes[name].disagreeing(Duration::from_millis(world.now)).map(str::to_owned).collect()
-    };
-    world.run(1900);
-    assert!(disagree(&world, "a").is_empty());
-    world.run(300);
-    assert_eq!(disagree(&world, "a"), ["c"]);
-    assert_eq!(disagree(&world, "c"), ["a", "b"]);
-    world.run(100);
-    assert_eq!(world.nodes.get_mut("a").unwrap().take_adopted(), None);
-    let c = world.nodes.get_mut("c").unwrap();
-    assert_eq!(c.take_adopted(), Some(table("192.0.2.1")));
-    // Files that differ keep the tables apart: it is not asked for again and again.
-    world.run(5000);
-    assert_eq!(world.nodes.get_mut("c").unwrap().take_adopted(), None);
-    world.nodes.get_mut("c").unwrap().set_table(&table("192.0.2.1"));
-    world.run(100);
-    assert!(disagree(&world, "a").is_empty() && disagree(&world, "c").is_empty());
 }
 
 #[test]

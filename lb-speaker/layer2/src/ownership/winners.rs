@@ -1,6 +1,9 @@
 //! Which node is to have each address, as every node computes it from the same view.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     election::{Candidate, Field},
@@ -18,14 +21,42 @@ impl Ownership {
         }
     }
 
-    /// Candidates without those that cannot claim now: a speaker that is stalled keeps what it has and gets nothing.
+    /// Candidates without those that cannot claim now: a speaker that is stalled, or whose files are others than those of
+    /// most, keeps what it has and gets nothing, unless there is nobody else.
     fn able<'a>(&'a self, field: &'a Field, rivals: &'a Rivals) -> impl Iterator<Item = &'a Candidate> {
         let stalled = self.membership.states().filter(|(_, state)| *state == PeerState::Stalled);
         let stalled: Vec<&str> = stalled.map(|(name, _)| name).collect();
-        let claims = |name: &str| rivals.of(field.ip).iter().any(|rival| rival.name == name);
-        let able = move |name: &str| !stalled.contains(&name) || claims(name);
+        let deviating = self.deviating();
+        let claims = |name: &str| {
+            let own = name == self.membership.name() && self.own.contains_key(&field.ip);
+            own || rivals.of(field.ip).iter().any(|rival| rival.name == name)
+        };
+        let may = move |name: &str| !stalled.contains(&name) || claims(name);
+        let alike = |name: &str| !deviating.contains(name) || claims(name);
+        let alike: BTreeSet<&str> = match deviating.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                field.candidates.iter().map(|one| one.node.as_str()).filter(|one| may(one) && alike(one)).collect()
+            }
+        };
         let open = field.nobody.is_none();
-        field.candidates.iter().filter(move |candidate| open && able(&candidate.node))
+        let fits = move |name: &str| alike.is_empty() || alike.contains(name);
+        field.candidates.iter().filter(move |candidate| open && may(&candidate.node) && fits(&candidate.node))
+    }
+
+    /// The nodes that have read other files than most; of two halves, than the one with the lowest name. What such a node
+    /// would announce the others may not know, and the other way round.
+    fn deviating(&self) -> BTreeSet<&str> {
+        let own = (self.membership.name(), self.files);
+        let peers = self.membership.standings().filter(|(_, state, _)| state.counts());
+        let peers = peers.map(|(name, _, standing)| (name, standing.files));
+        let mut copies: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+        for (name, files) in peers.chain([own]).filter(|(_, files)| *files != 0) {
+            copies.entry(files).or_default().insert(name);
+        }
+        let most = copies.iter().max_by_key(|(_, names)| (names.len(), Reverse(names.first().copied())));
+        let most = most.map(|(files, _)| *files);
+        copies.into_iter().filter(|(files, _)| Some(*files) != most).flat_map(|(_, names)| names).collect()
     }
 
     fn first(&self, field: &Field, rivals: &Rivals) -> Option<String> {

@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     segment::FRAME,
     segment::NEIGHBOUR,
     segment::DATAGRAM,
+    segment::DOCUMENT,
 ];
 
 /// A way of ending, from anything that tells ways apart.
@@ -155,6 +156,11 @@ mod tests {
     #[test]
     fn datagrams_keep_their_promises() {
         check(&segment::DATAGRAM, 5_000);
+    }
+
+    #[test]
+    fn documents_keep_their_promises() {
+        check(&segment::DOCUMENT, 20_000);
     }
 
     #[test]
