@@ -135,6 +135,7 @@ impl Engine {
             surveyor,
             meeting,
             met: None,
+            files: 0,
             arrived,
             announced: BTreeSet::new(),
             generation: 0,
@@ -147,7 +148,8 @@ impl Engine {
         Ok((Self { inbox, waker, thread, verdicts, members, meetings }, arrivals))
     }
 
-    /// Hands in the newest configuration, and the table of all addresses that are assigned. Gives the number by which [`Verdict::done`] names it.
+    /// Hands in the newest configuration, and the table of all addresses that are assigned. Gives the number by which
+    /// [`Verdict::done`] names it.
     pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) -> u64 {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.desired = Some((desired, table));
@@ -220,6 +222,8 @@ struct Turn {
     meeting: watch::Sender<Meeting>,
     /// The number of the indices that the meeting tells of.
     met: Option<u64>,
+    /// The digest of this node's files that the election reckons with.
+    files: u64,
     arrived: mpsc::Sender<Arrival>,
     announced: BTreeSet<Announced>,
     /// Numbers the configurations.
@@ -314,12 +318,13 @@ impl Turn {
         if let Some(peers) = peers {
             self.meet(&peers);
         }
+        let mut configured = desired.is_some();
         if let Some(documents) = documents {
             let now = self.now();
+            configured |= mem::replace(&mut self.files, documents.files) != documents.files;
             self.setup.ownership.set_files(now, documents.files);
             self.setup.ownership.membership.set_documents(now, documents);
         }
-        let configured = desired.is_some();
         if let Some((desired, table)) = desired {
             self.number = number;
             if self.setup.ports.exclude(desired.snapshot.excluded_interfaces().as_deref()) {

@@ -218,3 +218,39 @@ fn without_a_majority_a_strict_node_answers_for_nothing() {
         assert_eq!(cluster.owners(1), expected, "{partition:?}");
     }
 }
+
+#[test]
+fn a_node_with_other_files_than_most_keeps_what_it_has_and_gets_nothing() {
+    for election in [Election::Metallb, Election::Sticky] {
+        let mut cluster = Cluster::new(election, Partition::Availability, &[(1, &["a", "b", "c"])]);
+        let set = |cluster: &mut Cluster, name: &str, files: u64| {
+            let now = cluster.now;
+            cluster.nodes.get_mut(name).unwrap().set_files(now, files);
+        };
+        NAMES.into_iter().for_each(|name| set(&mut cluster, name, 7));
+        cluster.run(10);
+        let first = cluster.owners(1)[0].to_owned();
+        assert_eq!(first, "a");
+        set(&mut cluster, "a", 8);
+        cluster.order.insert(2, vec!["a", "b", "c"]);
+        cluster.generation += 1;
+        cluster.run(50);
+        assert_eq!((cluster.owners(1), cluster.owners(2)), (vec!["a"], vec!["b"]), "{election:?}");
+        // Where nobody else may, it gets the address all the same.
+        cluster.order.insert(3, vec!["a"]);
+        cluster.generation += 1;
+        cluster.run(50);
+        assert_eq!(cluster.owners(3), ["a"], "{election:?}");
+        // Of two halves that of the lowest name counts.
+        set(&mut cluster, "b", 9);
+        cluster.order.insert(4, vec!["c", "b", "a"]);
+        cluster.generation += 1;
+        cluster.run(50);
+        assert_eq!(cluster.owners(4), ["a"], "{election:?}");
+        NAMES.into_iter().for_each(|name| set(&mut cluster, name, 10));
+        cluster.generation += 1;
+        cluster.run(50);
+        let expected = if election == Election::Metallb { [["a"], ["c"]] } else { [["b"], ["a"]] };
+        assert_eq!([cluster.owners(2), cluster.owners(4)], expected, "{election:?}");
+    }
+}

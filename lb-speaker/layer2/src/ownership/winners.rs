@@ -12,36 +12,39 @@ use crate::{
 
 use super::{Election, Ownership, judge::Rivals};
 
+/// Nodes that get nothing now.
+struct HeldBack<'a> {
+    stalled: BTreeSet<&'a str>,
+    deviating: BTreeSet<&'a str>,
+}
+
 impl Ownership {
     /// The winner of each field.
     pub(super) fn winners(&self, fields: &[Field], rivals: &Rivals) -> Vec<Option<String>> {
+        let stalled = self.membership.states().filter(|(_, state)| *state == PeerState::Stalled);
+        let held_back = HeldBack { stalled: stalled.map(|(name, _)| name).collect(), deviating: self.deviating() };
         match self.rules.election {
-            Election::Metallb => fields.iter().map(|field| self.first(field, rivals)).collect(),
-            Election::Sticky => self.spread(fields, rivals),
+            Election::Metallb => {
+                let first = |field| self.able(field, rivals, &held_back).first().map(|best| best.node.clone());
+                fields.iter().map(first).collect()
+            }
+            Election::Sticky => self.spread(fields, rivals, &held_back),
         }
     }
 
     /// Candidates without those that cannot claim now: a speaker that is stalled, or whose files are others than those of
-    /// most, keeps what it has and gets nothing, unless there is nobody else.
-    fn able<'a>(&'a self, field: &'a Field, rivals: &'a Rivals) -> impl Iterator<Item = &'a Candidate> {
-        let stalled = self.membership.states().filter(|(_, state)| *state == PeerState::Stalled);
-        let stalled: Vec<&str> = stalled.map(|(name, _)| name).collect();
-        let deviating = self.deviating();
+    /// most, keeps what it has and gets nothing; the latter does where there is nobody else.
+    fn able<'a>(&self, field: &'a Field, rivals: &Rivals, held_back: &HeldBack<'_>) -> Vec<&'a Candidate> {
         let claims = |name: &str| {
             let own = name == self.membership.name() && self.own.contains_key(&field.ip);
             own || rivals.of(field.ip).iter().any(|rival| rival.name == name)
         };
-        let may = move |name: &str| !stalled.contains(&name) || claims(name);
-        let alike = |name: &str| !deviating.contains(name) || claims(name);
-        let alike: BTreeSet<&str> = match deviating.is_empty() {
-            true => BTreeSet::new(),
-            false => {
-                field.candidates.iter().map(|one| one.node.as_str()).filter(|one| may(one) && alike(one)).collect()
-            }
-        };
-        let open = field.nobody.is_none();
-        let fits = move |name: &str| alike.is_empty() || alike.contains(name);
-        field.candidates.iter().filter(move |candidate| open && may(&candidate.node) && fits(&candidate.node))
+        let of = |names: &BTreeSet<&str>, name: &str| names.contains(name) && !claims(name);
+        let open = field.candidates.iter().filter(|_| field.nobody.is_none());
+        let may: Vec<&Candidate> = open.filter(|one| !of(&held_back.stalled, &one.node)).collect();
+        let alike = may.iter().filter(|one| !of(&held_back.deviating, &one.node)).copied();
+        let alike: Vec<&Candidate> = alike.collect();
+        if alike.is_empty() { may } else { alike }
     }
 
     /// The nodes that have read other files than most; of two halves, than the one with the lowest name. What such a node
@@ -59,17 +62,14 @@ impl Ownership {
         copies.into_iter().filter(|(files, _)| Some(*files) != most).flat_map(|(_, names)| names).collect()
     }
 
-    fn first(&self, field: &Field, rivals: &Rivals) -> Option<String> {
-        self.able(field, rivals).next().map(|candidate| candidate.node.clone())
-    }
-
     /// Who has an address keeps it. The others are dealt out in the order of addresses: each to the first candidate that
     /// has no more than its share, so that no address depends on more than the claims that all nodes know.
-    fn spread(&self, fields: &[Field], rivals: &Rivals) -> Vec<Option<String>> {
-        let mut winners: Vec<Option<String>> = fields.iter().map(|field| self.holder(field, rivals)).collect();
+    fn spread(&self, fields: &[Field], rivals: &Rivals, held_back: &HeldBack<'_>) -> Vec<Option<String>> {
+        let mut winners: Vec<Option<String>> =
+            fields.iter().map(|field| self.holder(field, rivals, held_back)).collect();
         let mut loads: BTreeMap<String, usize> = BTreeMap::new();
         for field in fields {
-            for candidate in self.able(field, rivals) {
+            for candidate in self.able(field, rivals, held_back) {
                 loads.entry(candidate.node.clone()).or_insert(0);
             }
         }
@@ -88,7 +88,8 @@ impl Ownership {
                 let (node, hash) = (&candidate.node, candidate.hash);
                 (candidate.distance, sibling != Some(node), load(node) >= share, load(node) / share.max(1), hash)
             };
-            let best = self.able(field, rivals).min_by_key(order).map(|candidate| candidate.node.clone());
+            let able = self.able(field, rivals, held_back);
+            let best = able.iter().min_by_key(|one| order(one)).map(|candidate| candidate.node.clone());
             if let Some(best) = &best {
                 *loads.entry(best.clone()).or_insert(0) += 1;
                 together.entry(field.hashed).or_insert_with(|| best.clone());
@@ -99,14 +100,15 @@ impl Ownership {
     }
 
     /// The candidate with the greatest claim.
-    fn holder(&self, field: &Field, rivals: &Rivals) -> Option<String> {
+    fn holder(&self, field: &Field, rivals: &Rivals, held_back: &HeldBack<'_>) -> Option<String> {
         let own = self.own.get(&field.ip).map(|own| own.claim);
         let remembered = self.remembered.get(&field.ip).filter(|_| rivals.of(field.ip).is_empty());
         let remembered = remembered.map(|term| Claim { held: false, quorate: false, term: *term });
         let own = own.or(remembered).map(|claim| (claim, self.membership.name()));
         let others = rivals.of(field.ip).iter().filter(|rival| rival.state.counts());
         let claims = others.map(|rival| (rival.claim, rival.name.as_str())).chain(own);
-        let may = |name: &str| self.able(field, rivals).any(|candidate| candidate.node == name);
+        let able = self.able(field, rivals, held_back);
+        let may = |name: &str| able.iter().any(|candidate| candidate.node == name);
         claims.filter(|(_, name)| may(name)).max().map(|(_, name)| name.to_owned())
     }
 }
