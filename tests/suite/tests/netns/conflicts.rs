@@ -37,12 +37,15 @@ fn an_address_that_another_host_has_is_not_handed_out() {
     }
     segment.wait_owned(SECOND);
     for node in ["node-a", "node-b"] {
-        let status = std::fs::read_to_string(segment.lab.node(node).state_dir().join("status/services.yaml")).unwrap();
-        for (occupied, next) in FIRST.iter().zip(SECOND) {
-            assert!(status.contains(&format!("{next}\n")) && !status.contains(&format!("{occupied}\n")), "{status}");
+        let path = segment.lab.node(node).state_dir().join("status/services.yaml");
+        let status = || std::fs::read_to_string(&path).unwrap_or_default();
+        let told = || SECOND.iter().all(|next| status().contains(&format!("{next}\n")));
+        wait_until(LATE, "the agents are told", told).unwrap_or_else(|error| panic!("{error}: {}", status()));
+        for occupied in FIRST {
+            assert!(!status().contains(&format!("{occupied}\n")), "{}", status());
         }
     }
-    // The second node took the addresses over from the first and had nothing to ask.
+    // The first node assigns, and asks before it does; the second has nothing to ask.
     assert_eq!(segment.counter("node-a", "roadstead_speaker_addresses_occupied"), 2);
     let log = segment.speaker("node-a").log();
     assert_eq!(log.matches("not handed out: another host has the address").count(), 2, "{log}");
