@@ -66,6 +66,12 @@ fn sound() -> Tree {
     tree
 }
 
+/// Takes a crate away, with its files.
+fn remove(tree: &mut Tree, folder: &str) {
+    tree.packages.retain(|package| package.folder != folder);
+    tree.files.retain(|path, _| !path.starts_with(&format!("{folder}/")));
+}
+
 /// Breaks the sound tree and expects this rule, and no other, to say so.
 fn check(rule: &str, expected: &str, change: impl FnOnce(&mut Tree)) {
     let mut tree = sound();
@@ -147,7 +153,7 @@ fn impurity_is_found() {
         check(rule, word, |tree| append(tree, "lb-speaker/layer2/src/election.rs", code));
     }
     check(rule, "lb-speaker/layer2 is not in the workspace", |tree| {
-        tree.packages.retain(|package| package.folder != "lb-speaker/layer2");
+        remove(tree, "lb-speaker/layer2");
     });
     let mut tree = sound();
     append(
@@ -172,7 +178,7 @@ fn the_oldest_rust_is_one() {
         tree.packages[2].rust_version = "1.96".to_owned();
     });
     check("the toolchain hashes what programs compile", "ebpf/programs is not there", |tree| {
-        tree.packages.retain(|package| package.folder != "ebpf/programs");
+        remove(tree, "ebpf/programs");
     });
 }
 
