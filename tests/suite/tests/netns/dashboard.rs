@@ -10,8 +10,9 @@ use super::fixture::{LATE, WEB, assert_answered, at, https, lab};
 const DASHBOARD: &str = include_str!("../../../../deploy/monitoring/dashboard.json");
 
 /// Metrics that are told only once something is amiss, with the source that makes them.
-const ONLY_WHEN_AMISS: [(&str, &str); 1] =
-    [("roadstead_speaker_rivals_total", include_str!("../../../../lb-speaker/speaker/src/metrics.rs"))];
+const ONLY_WHEN_AMISS: [(&str, &str); 2] =
+    [("roadstead_speaker_rivals_total", SPEAKER_METRICS), ("roadstead_speaker_peer_files_differ", SPEAKER_METRICS)];
+const SPEAKER_METRICS: &str = include_str!("../../../../lb-speaker/speaker/src/metrics.rs");
 
 #[test]
 fn the_dashboard_asks_for_metrics_that_there_are() {
