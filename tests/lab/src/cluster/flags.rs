@@ -94,13 +94,8 @@ pub(super) fn api_server(address: Ipv4Addr, port: u16, files: &Files, lists: Lis
 }
 
 pub(super) fn controllers(kubeconfig: &Path, files: &Files) -> Vec<String> {
-    let kubeconfig = kubeconfig.display();
-    vec![
-        flag("kubeconfig", &kubeconfig),
-        flag("authentication-kubeconfig", &kubeconfig),
-        flag("authorization-kubeconfig", &kubeconfig),
-        flag("bind-address", Ipv4Addr::LOCALHOST),
-        flag("leader-elect", false),
+    let mut flags = scheduler(kubeconfig);
+    flags.extend([
         flag("cluster-cidr", POD_CIDRS),
         flag("service-account-private-key-file", files.token_key.display()),
         flag("root-ca-file", files.authority.display()),
@@ -110,9 +105,11 @@ pub(super) fn controllers(kubeconfig: &Path, files: &Files) -> Vec<String> {
         // A change of what it counts is followed within seconds in place of minutes.
         flag("horizontal-pod-autoscaler-sync-period", "1s"),
         flag("horizontal-pod-autoscaler-downscale-stabilization", "1s"),
-    ]
+    ]);
+    flags
 }
 
+/// All that the scheduler needs, and the controllers too: how to reach the API server, by themselves.
 pub(super) fn scheduler(kubeconfig: &Path) -> Vec<String> {
     let kubeconfig = kubeconfig.display();
     vec![

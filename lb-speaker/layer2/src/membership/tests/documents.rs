@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use roadstead_model::ObjectName;
 
 use super::*;
-use crate::replica::{Assignments, Documents, Entry, Kept, View};
+use crate::{
+    membership::message::Question,
+    replica::{Assignments, Documents, Entry, Kept, View},
+};
 
 fn entry(writer: &str, last: u8) -> Entry {
     Entry { number: 0, epoch: 1, writer: writer.to_owned(), ips: vec![IpAddr::from([192, 0, 2, last])] }
