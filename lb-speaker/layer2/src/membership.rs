@@ -190,6 +190,7 @@ impl Membership {
         };
         self.peers = peers.into_iter().filter(|peer| *peer != self.name).map(known).collect();
         self.peer_stations.retain(|peer, _| self.peers.contains_key(peer));
+        self.exchange.retain(|peer| self.peers.contains_key(peer));
         if !self.configured {
             self.started = now;
         }

@@ -2,8 +2,10 @@
 //!
 //! An address that nobody claims is claimed at once by the node that the election names. One that another node claims
 //! changes hands in order: the new owner claims it, the old one goes silent when it hears that (`judge`) and says so, and
-//! only then the new one answers (`hold`). So two never answer that hear each other, and nobody does for as long as a
-//! datagram takes; who already knows the old owner is served by it meanwhile.
+//! only then the new one answers (`hold`). So nobody answers for as long as a datagram takes; who already knows the old
+//! owner is served by it meanwhile. Two answer that hear each other only where both claimed before, each for itself: when a
+//! cut network heals, when one stood still, or when heartbeats are lost for longer than a claim waits; and then for as long
+//! as the word of the greater claim takes.
 //!
 //! The election `metallb` names the live node with the lowest hash; `sticky` the one that claims the address, and for
 //! an address that nobody claims the best of those with the fewest addresses. Of two that claim one address the greater

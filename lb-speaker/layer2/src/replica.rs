@@ -34,6 +34,8 @@ pub type Table = BTreeMap<ObjectName, Vec<IpAddr>>;
 
 /// Entries without addresses that are kept, those of the highest epochs.
 pub const RELEASES: usize = 1024;
+/// The highest number or epoch that is believed: there must be room for the next.
+pub const MAX_COUNT: u64 = u64::MAX / 2;
 /// A Service has at most one address of each family.
 const MAX_IPS: u8 = 2;
 
@@ -83,7 +85,8 @@ impl Assignments {
     }
 
     /// Forgets releases beyond [`RELEASES`]. A node that was away for longer may bring such a Service back, until the
-    /// majority says again that it is gone.
+    /// majority says again that it is gone; or its release, where the Service was made anew meanwhile, which then gets another
+    /// address.
     pub fn trim(&mut self) {
         let mut released: Vec<(u64, ObjectName)> = self
             .entries
@@ -139,6 +142,9 @@ impl Assignments {
             let name = read_name(&mut bytes, of)?;
             let number = u64::from_be_bytes(read_chunk(&mut bytes)?);
             let epoch = u64::from_be_bytes(read_chunk(&mut bytes)?);
+            if number > MAX_COUNT || epoch > MAX_COUNT {
+                return None;
+            }
             let writer = read_text(&mut bytes)?.to_owned();
             let [count] = read_chunk(&mut bytes)?;
             let ips = (0..count).map(|_| read_ip(&mut bytes)).collect::<Option<Vec<IpAddr>>>()?;

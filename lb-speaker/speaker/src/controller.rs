@@ -43,8 +43,6 @@ pub(crate) struct Controller {
     authority: Authority,
     /// This speaker is to assign.
     leads: bool,
-    /// What the Services' status says, where that is what counts.
-    observed: Table,
     node: String,
     record: PathBuf,
     metrics: Metrics,
@@ -86,7 +84,6 @@ impl Controller {
             status,
             authority,
             leads: authority != Authority::Status,
-            observed: Table::new(),
             node: node.to_owned(),
             record: path,
             metrics,
@@ -172,7 +169,6 @@ impl Controller {
     /// What is desired where the status is what counts: it is announced as it is, and who leads writes the next one.
     fn follow(&mut self, snapshot: &Arc<Snapshot>, occupied: &BTreeMap<IpAddr, Mac>) -> Desired {
         let allocation = observed(snapshot, &self.classes);
-        self.observed = allocation.assigned();
         let fresh = if self.leads {
             self.assign(snapshot, occupied).1
         } else {
@@ -262,12 +258,10 @@ impl Controller {
         self.written = false;
     }
 
-    /// All addresses that are assigned or held; where the status counts, those in it.
+    /// All addresses that this node has assigned or holds, those that are not written yet too. Where the status counts, who does
+    /// not lead has none.
     pub(crate) fn table(&self) -> &Table {
-        match self.authority {
-            Authority::Files { .. } => &self.assigned,
-            Authority::Status => &self.observed,
-        }
+        &self.assigned
     }
 
     /// Writes what is not written yet; true if nothing is left to write. What peers are told is written down before.
@@ -333,9 +327,12 @@ mod tests {
         }
 
         fn start(&self) -> Controller {
+            self.start_by(Authority::Files { members: 1 })
+        }
+
+        fn start_by(&self, authority: Authority) -> Controller {
             let (folder, metrics) = (self.folder.path(), Metrics::new(&Registry::new()).unwrap());
-            let status = StatusWriter::new(folder);
-            Controller::new(folder, status, Authority::Files { members: 1 }, "node-a", Classes::default(), metrics)
+            Controller::new(folder, StatusWriter::new(folder), authority, "node-a", Classes::default(), metrics)
         }
 
         fn snapshot(&self) -> Snapshot {
@@ -400,6 +397,24 @@ mod tests {
             node.take(&mut controller);
             check(&controller, &[("web", 10), ("api", 11), ("aaa", 12)]);
         }
+    }
+
+    /// What is asked for on the segment is what stands in the table, until the status says it.
+    #[test]
+    fn an_address_that_is_asked_for_stays_so_when_the_next_snapshot_comes() {
+        let node = Node::new();
+        let mut controller = node.start_by(Authority::Status);
+        node.service("web");
+        let unwritten =
+            Arc::new(load(&[node.folder.path().join("m")], &LoadOptions { state_dir: None, ..LoadOptions::default() }));
+        assert!(controller.take(&unwritten, &BTreeMap::new()).unwrap().fresh.is_empty(), "another leads");
+        check(&controller, &[]);
+        assert!(controller.lead(true));
+        assert_eq!(controller.take(&unwritten, &BTreeMap::new()).unwrap().fresh.len(), 1);
+        assert!(controller.take(&unwritten, &BTreeMap::new()).unwrap().fresh.is_empty());
+        check(&controller, &[("web", 10)]);
+        assert!(controller.lead(false));
+        check(&controller, &[]);
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub(crate) struct Verdict {
 #[derive(Debug, Default)]
 struct Inbox {
     desired: Option<(Arc<Desired>, Table)>,
+    /// Addresses that the segment is to be asked for, of all configurations that were handed in since the thread looked.
+    fresh: BTreeSet<IpAddr>,
     /// The other speakers, where they are others than before.
     peers: Option<Vec<PeerAddress>>,
     documents: Option<Documents>,
@@ -145,6 +147,7 @@ impl Engine {
     /// [`Verdict::done`] names it.
     pub(crate) fn set(&self, desired: Arc<Desired>, table: Table) -> u64 {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.fresh.extend(&desired.fresh);
         inbox.desired = Some((desired, table));
         inbox.number += 1;
         let number = inbox.number;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use roadstead_layer2::replica::{Assignments, Entry};
+use roadstead_layer2::replica::{Assignments, Entry, MAX_COUNT};
 use roadstead_model::ObjectName;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Assignments>> {
     let mut map = Assignments::default();
     for (name, Written { number, epoch, writer, ips }) in by_name {
         let (namespace, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidData)?;
+        if number.max(epoch) > MAX_COUNT {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         map.put(ObjectName::new(namespace, name), Entry { number, epoch, writer, ips });
     }
     Ok(Some(map))
@@ -78,12 +81,14 @@ mod tests {
         assert_eq!(read(&path).unwrap(), None);
         let mut map = Assignments::default();
         for (name, ips) in [("a", vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]), ("b", vec![])] {
-            let entry = Entry { number: 3, epoch: u64::MAX, writer: "node-a".to_owned(), ips };
+            let entry = Entry { number: 3, epoch: MAX_COUNT, writer: "node-a".to_owned(), ips };
             map.put(ObjectName::new("default", name), entry);
         }
         write(&path, &map).unwrap();
         assert_eq!(read(&path).unwrap(), Some(map));
-        let text = fs::read(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&MAX_COUNT.to_string(), &u64::MAX.to_string())).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData, "nothing could follow");
         fs::write(&path, &text[..text.len() / 2]).unwrap();
         assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

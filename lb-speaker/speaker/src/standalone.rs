@@ -43,6 +43,17 @@ pub(crate) struct Meeting {
     pub(crate) disagreeing: BTreeSet<String>,
 }
 
+impl Meeting {
+    /// Whether the other one says the same but for what the peers have, which has a number of its own.
+    pub(crate) fn is_but_for_indices(&self, other: &Self) -> bool {
+        self.over == other.over
+            && self.cold == other.cold
+            && self.quorate == other.quorate
+            && self.live == other.live
+            && self.disagreeing == other.disagreeing
+    }
+}
+
 /// This node's part in the map.
 #[derive(Debug)]
 pub(crate) struct Standalone {

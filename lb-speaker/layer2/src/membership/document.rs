@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::message::{Key, MAX_NAME, MessageError, VERSION, authentic};
+use super::message::{Key, MAX_NAME, MessageError, VERSION, opened, sealed};
 
 /// Bytes of the document in a part: with the rest it fits every MTU that IPv6 allows.
 const PART: usize = 900;
@@ -96,8 +96,7 @@ impl Encoded {
             let (index, total) = (index.to_be_bytes(), total.to_be_bytes());
             let length = u8::try_from(name.len()).ok()?;
             let head = [&mark[..], &[VERSION], &digest, &index, &total, &[length], name.as_bytes(), body].concat();
-            let tag = key.map(|key| key.tag(&head));
-            Some([&head[..], tag.as_ref().map_or(&[], |tag| &tag[..])].concat())
+            Some(sealed(head, key))
         };
         (first..total).take(PARTS_A_QUESTION).filter_map(part).collect()
     }
@@ -116,10 +115,7 @@ pub(super) struct Part<'a> {
 
 impl<'a> Part<'a> {
     pub(super) fn decode(bytes: &'a [u8], key: Option<&Key>) -> Result<Self, MessageError> {
-        let signed = match key {
-            None => bytes,
-            Some(key) => authentic(bytes, key)?,
-        };
+        let signed = opened(bytes, key)?;
         let malformed = MessageError::Malformed;
         let kind = Kind::of(signed).ok_or(malformed)?;
         let rest = signed.strip_prefix(&kind.mark()).ok_or(malformed)?;

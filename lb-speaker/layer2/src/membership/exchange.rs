@@ -119,8 +119,8 @@ impl Partner {
         };
         let news = |slot: &Slot| {
             let digest = index.digest(*slot);
-            let came = slot.kept == Kept::Assigned && arrived.contains(&digest);
-            digest != own.index.digest(*slot) && self.taken.get(slot) != Some(&digest) && !came
+            let came = || slot.kept == Kept::Assigned && arrived.contains(&digest);
+            digest != own.index.digest(*slot) && self.taken.get(slot) != Some(&digest) && !came()
         };
         let slot = Index::slots().find(news)?;
         Some(Wish { digest: index.digest(slot), slot: Some(slot) })
@@ -136,6 +136,11 @@ impl Partner {
 }
 
 impl Exchange {
+    /// Forgets the nodes that are peers no more.
+    pub(super) fn retain(&mut self, is_peer: impl Fn(&String) -> bool) {
+        self.partners.retain(|peer, _| is_peer(peer));
+    }
+
     /// The digest of this node's index.
     pub(super) fn digest(&self) -> u64 {
         self.own.encoded.digest

@@ -130,18 +130,11 @@ impl<'a> Message<'a> {
         let standing = self.standing.to_be_bytes();
         let mut bytes = [&head[..], &[length], name, &[count], stations.as_flattened(), &standing].concat();
         self.word.write(&mut bytes);
-        if let Some(key) = key {
-            let tag = key.tag(&bytes);
-            bytes.extend(tag);
-        }
-        bytes
+        sealed(bytes, key)
     }
 
     pub(super) fn decode(bytes: &'a [u8], key: Option<&Key>) -> Result<Self, MessageError> {
-        let signed = match key {
-            None => bytes,
-            Some(key) => authentic(bytes, key)?,
-        };
+        let signed = opened(bytes, key)?;
         let malformed = MessageError::Malformed;
         let (magic, rest) = signed.split_first_chunk::<4>().ok_or(malformed)?;
         if *magic != MAGIC {
@@ -223,19 +216,12 @@ impl<'a> Question<'a> {
 
     pub(super) fn encode(&self, key: Option<&Key>) -> Vec<u8> {
         let (digest, first) = (self.digest.to_be_bytes(), self.first.to_be_bytes());
-        let mut bytes = [&Self::MAGIC[..], &[VERSION], &digest, &first, self.name.as_bytes()].concat();
-        if let Some(key) = key {
-            let tag = key.tag(&bytes);
-            bytes.extend(tag);
-        }
-        bytes
+        let bytes = [&Self::MAGIC[..], &[VERSION], &digest, &first, self.name.as_bytes()].concat();
+        sealed(bytes, key)
     }
 
     pub(super) fn decode(bytes: &'a [u8], key: Option<&Key>) -> Result<Self, MessageError> {
-        let signed = match key {
-            None => bytes,
-            Some(key) => authentic(bytes, key)?,
-        };
+        let signed = opened(bytes, key)?;
         let malformed = MessageError::Malformed;
         let mut rest = signed.strip_prefix(&Self::MAGIC).ok_or(malformed)?;
         let [version] = read_chunk(&mut rest).ok_or(malformed)?;
@@ -249,8 +235,18 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Checks the tag at the end, in constant time, and gives what it stands for.
-pub(super) fn authentic<'a>(bytes: &'a [u8], key: &Key) -> Result<&'a [u8], MessageError> {
+/// The datagram with its tag at the end, where there is a key.
+pub(super) fn sealed(mut bytes: Vec<u8>, key: Option<&Key>) -> Vec<u8> {
+    if let Some(key) = key {
+        let tag = key.tag(&bytes);
+        bytes.extend(tag);
+    }
+    bytes
+}
+
+/// Checks the tag at the end, in constant time, and gives what it stands for; all of it where there is no key.
+pub(super) fn opened<'a>(bytes: &'a [u8], key: Option<&Key>) -> Result<&'a [u8], MessageError> {
+    let Some(key) = key else { return Ok(bytes) };
     let (signed, tag) = bytes.split_last_chunk::<TAG_LENGTH>().ok_or(MessageError::NotAuthentic)?;
     let expected = key.0.clone().chain_update(signed);
     expected.verify_slice(tag).map_err(|_| MessageError::NotAuthentic)?;

@@ -149,6 +149,15 @@ fn a_map_and_its_documents_are_read_back_and_nothing_else_is() {
         }
         assert_eq!(all, map);
     });
+    // After the highest number there could be no other.
+    let name = ObjectName::new("default", "web");
+    for (number, epoch, is_read) in [(MAX_COUNT, MAX_COUNT, true), (MAX_COUNT + 1, 1, false), (1, u64::MAX, false)] {
+        let mut map = Assignments::default();
+        map.put(name.clone(), Entry { number, epoch, writer: "a".to_owned(), ips: Vec::new() });
+        let buckets = map.write();
+        let read = (0..).zip(&buckets).all(|(of, bytes)| Assignments::read(of, bytes).is_some());
+        assert_eq!(read, is_read, "{number} {epoch}");
+    }
     let documents = Documents::new(&Assignments::default(), Some(&View { pools: 1, rest: 2, ..View::default() }));
     let index = documents.named(documents.encoded.digest).unwrap();
     assert_eq!(index.digest, documents.encoded.digest);

@@ -152,7 +152,7 @@ impl Turn {
     fn take_inbox(&mut self) -> (bool, bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let (desired, number, stop) = (inbox.desired.take(), inbox.number, inbox.stop);
-        let (peers, documents) = (inbox.peers.take(), inbox.documents.take());
+        let (peers, documents, fresh) = (inbox.peers.take(), inbox.documents.take(), mem::take(&mut inbox.fresh));
         drop(inbox);
         if let Some(peers) = peers {
             self.meet(&peers);
@@ -170,8 +170,8 @@ impl Turn {
                 self.surveyor.hurry();
             }
             if self.setup.probe {
-                let assigned = table.values().flatten().copied().collect();
-                self.segment.probe(self.now(), &desired.fresh, &assigned);
+                let assigned: BTreeSet<IpAddr> = table.values().flatten().copied().collect();
+                self.segment.probe(self.now(), &(&fresh & &assigned), &assigned);
             }
             self.desired = Some(desired);
             self.generation += 1;

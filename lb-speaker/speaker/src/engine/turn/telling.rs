@@ -24,12 +24,10 @@ impl Turn {
             place.send(arrival);
         }
         let (version, indices) = membership.indices();
-        let assigning = |name: &str| {
-            let state = membership.states().find(|(peer, _)| *peer == name).map(|(_, state)| state);
-            state.is_none_or(|state| state == PeerState::Alive)
-        };
+        let away = membership.states().filter(|(_, state)| *state != PeerState::Alive);
+        let away: BTreeSet<&str> = away.map(|(peer, _)| peer).collect();
         let mut live = membership.live();
-        live.retain(|name| assigning(name));
+        live.retain(|name| !away.contains(&**name));
         let meeting = Meeting {
             over: membership.has_heard(now) && !membership.is_behind(now),
             cold: membership.is_cold(now),
@@ -38,9 +36,7 @@ impl Turn {
             live,
             indices: BTreeMap::new(),
         };
-        let known = self.meeting.borrow();
-        let same = Meeting { indices: BTreeMap::new(), ..known.clone() } == meeting && self.met == Some(version);
-        drop(known);
+        let same = self.met == Some(version) && self.meeting.borrow().is_but_for_indices(&meeting);
         if !same {
             let known = indices.into_iter().filter(|(peer, _)| meeting.live.contains(*peer));
             let indices = known.map(|(peer, index)| (peer.to_owned(), Arc::clone(index))).collect();
