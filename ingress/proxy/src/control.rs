@@ -314,7 +314,7 @@ impl Control {
     }
 
     /// What to write to each of our Ingresses: where it is served, as far as that is to be published, and what of it another one
-    /// has. Those that have neither are left out.
+    /// has. Those that have neither, and do not say so now, are left out.
     #[must_use]
     pub fn status(&self, publish: &Publish) -> BTreeMap<ObjectName, IngressStatus> {
         let Some((snapshot, compiled)) = &self.applied else { return BTreeMap::new() };
@@ -326,13 +326,18 @@ impl Control {
                 service.map(|service| service.status.iter().map(|entry| entry.ip).collect())
             }
         };
+        let publishes = service.is_some() || !publish.addresses.is_empty();
         let status = |name: &ObjectName| {
             // While the Service that is to be published is not there, its last addresses stay.
             let before = || snapshot.ingresses.get(name).map(|ingress| ingress.status.addresses.clone());
             let addresses = addresses.clone().or_else(before).unwrap_or_default();
             let conflicts = compiled.conflicts.get(name).cloned().unwrap_or_default();
-            let is_empty = addresses.is_empty() && conflicts.is_empty();
-            (!is_empty).then(|| (name.clone(), IngressStatus { addresses, conflicts }))
+            let status = IngressStatus { addresses, conflicts };
+            let shows = snapshot.ingresses.get(name).map(|ingress| &ingress.status);
+            // Where nothing is published, addresses are another's word.
+            let is_to_go =
+                shows.is_some_and(|shows| publishes && !shows.addresses.is_empty() || !shows.conflicts.is_empty());
+            (is_to_go || status != IngressStatus::default()).then(|| (name.clone(), status))
         };
         compiled.table.ingresses().iter().filter_map(status).collect()
     }

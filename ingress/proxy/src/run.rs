@@ -25,11 +25,8 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// Name of the Lease by which one proxy writes the status of Ingresses, and of the field manager.
 const LEASE: &str = "roadstead-ingress";
 
-/// How often to look how old the configuration is.
+/// How often to look how old the configuration is, and to try again to write a status that could not be written.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Between two tries to write the status.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -102,16 +99,18 @@ pub(crate) fn interest(controller: &Controller, default_certificate: Option<Obje
 async fn follow(control: &mut Control, status: &mut Status, source: &Source, health: &Health, shutdown: &Shutdown) {
     let mut snapshots = source.snapshots();
     let mut look = tokio::time::interval(LOOK);
+    // Files that cannot be read make nobody unready; what an API server has not told in full, or not confirmed for long, does.
+    let mut synced = !source.is_of_server() || snapshots.borrow().synced;
     loop {
-        // Files that cannot be read make nobody unready; what an API server has not confirmed for long does.
-        health.set_ready(source.is_current());
+        health.set_ready(synced && source.is_current());
         tokio::select! {
             () = shutdown.wait() => return,
-            () = tokio::time::sleep(STATUS_RETRY), if status.failed => {
-                status.write(control);
+            _ = look.tick() => {
+                if status.failed {
+                    status.write(control);
+                }
                 continue;
             }
-            _ = look.tick() => continue,
             changed = snapshots.changed() => {
                 if changed.is_err() {
                     tracing::error!("the source ended, serving what is known");
@@ -120,6 +119,7 @@ async fn follow(control: &mut Control, status: &mut Status, source: &Source, hea
             }
         }
         let snapshot = snapshots.borrow_and_update().clone();
+        synced |= snapshot.synced;
         step(control, status, &snapshot);
     }
 }

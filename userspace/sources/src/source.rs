@@ -232,6 +232,12 @@ impl Source {
         self.standing.as_ref().is_none_or(Standing::is_current)
     }
 
+    /// Whether the objects come from an API server.
+    #[must_use]
+    pub fn is_of_server(&self) -> bool {
+        self.standing.is_some()
+    }
+
     /// Where statuses go: back to where the objects come from.
     #[must_use]
     pub fn status_writer(&self, state_dir: &Path) -> StatusWriter {

@@ -134,9 +134,13 @@ impl StatusWriter {
     pub fn write_ingresses(&self, statuses: &BTreeMap<ObjectName, IngressStatus>) -> io::Result<()> {
         const FILE: &str = "ingresses.yaml";
         match &self.0 {
-            Goal::Files(folder) if statuses.is_empty() && !folder.join(FILE).exists() => Ok(()),
             Goal::Files(folder) => {
-                write(folder, FILE, statuses.iter().map(|(name, status)| StatusObject::of_ingress(name, status)))
+                // In a file, what is not named has nothing.
+                let told = || statuses.iter().filter(|(_, status)| **status != IngressStatus::default());
+                if told().next().is_none() && !folder.join(FILE).exists() {
+                    return Ok(());
+                }
+                write(folder, FILE, told().map(|(name, status)| StatusObject::of_ingress(name, status)))
             }
             Goal::Server(outbox) => {
                 outbox.ingresses(statuses);

@@ -1,11 +1,11 @@
 //! A proxy under test: the library with one thread, fed with snapshots.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use prometheus::{Encoder, Registry, TextEncoder};
-use roadstead_model::{ObjectName, Snapshot};
+use roadstead_model::{IngressStatus, ObjectName, Snapshot};
 use roadstead_proxy::{
-    control::Control,
+    control::{Control, Publish},
     edge::EdgeFlags,
     metrics::{Metrics, MetricsOptions},
     record::log::{AccessLog, LineStyle, LogTarget, LogWriter},
@@ -79,6 +79,11 @@ impl Proxy {
         let target = LogTarget::File(path.to_owned());
         let writer = LogWriter::start(&target, live.metrics.log_lines_lost.clone()).unwrap().unwrap();
         assert!(live.log.set(AccessLog::new(writer, style)).is_ok(), "there is a log already");
+    }
+
+    /// What is to be written to the status of Ingresses.
+    pub(crate) fn status(&self, publish: &Publish) -> BTreeMap<ObjectName, IngressStatus> {
+        self.control.status(publish)
     }
 
     pub(crate) fn apply(&mut self, snapshot: &Snapshot) {

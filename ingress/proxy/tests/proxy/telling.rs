@@ -1,9 +1,9 @@
 //! What is told of requests: metrics under ingress-nginx's names and the access log.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, sync::Arc};
 
-use roadstead_model::{ConfigMap, Metadata, ObjectName, Snapshot};
-use roadstead_proxy::record::log::LineStyle;
+use roadstead_model::{ConfigMap, IngressStatus, Metadata, ObjectName, Snapshot};
+use roadstead_proxy::{control::Publish, record::log::LineStyle};
 use roadstead_routes::Controller;
 
 use crate::{
@@ -135,4 +135,22 @@ async fn options_and_annotations_choose_what_is_told() {
         exchange(proxy.http, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}")).await;
     }
     assert_eq!(lines(&path, 1).await, ["200 a.example me \\x222\\x22 7 [200] -"]);
+}
+
+/// Whoever starts anew knows of nothing that was written: what an Ingress shows is taken back where it is no longer so.
+#[tokio::test]
+async fn an_address_that_is_no_longer_published_is_taken_back_and_anothers_is_not() {
+    let (name, ip) = (ObjectName::new("default", "web"), IpAddr::from([192, 0, 2, 7]));
+    let mut snapshot = objects::empty();
+    objects::service(&mut snapshot, "web", &[]);
+    objects::ingress(&mut snapshot, "web", &[("a", "/", "web")], &[]);
+    let mut proxy = Proxy::start(snapshot.clone());
+    let of_service = Publish { service: Some(name.clone()), addresses: Vec::new() };
+    assert_eq!(proxy.status(&of_service), BTreeMap::new(), "it says nothing, and there is nothing to say");
+    objects::edit(&mut snapshot, "web", |ingress| ingress.status.addresses = vec![ip]);
+    proxy.apply(&snapshot);
+    assert_eq!(proxy.status(&of_service), BTreeMap::from([(name.clone(), IngressStatus::default())]));
+    assert_eq!(proxy.status(&Publish::default()), BTreeMap::new(), "who publishes nothing leaves others' words alone");
+    let gone = Publish { service: Some(ObjectName::new("default", "gone")), addresses: Vec::new() };
+    assert_eq!(proxy.status(&gone)[&name].addresses, [ip], "while the Service is not there its last addresses stay");
 }

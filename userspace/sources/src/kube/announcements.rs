@@ -1,7 +1,7 @@
 //! The ServiceL2Status objects of this node: made, brought up to date, and removed with those of nodes that are gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -93,9 +93,12 @@ impl Announcements {
             }
         }
         let own = label(&self.node);
+        let nodes: Option<BTreeSet<_>> =
+            (leads && snapshot.synced).then(|| snapshot.nodes.keys().map(|node| label(node)).collect());
         for (name, found) in known {
             let is_left = found.node == own && !wanted.contains_key(name);
-            let is_orphan = leads && snapshot.synced && !snapshot.nodes.keys().any(|node| label(node) == found.node);
+            // One without a label is nobody's.
+            let is_orphan = nodes.as_ref().is_some_and(|nodes| !found.node.is_empty() && !nodes.contains(&found.node));
             if is_left || is_orphan {
                 let (key, address) = (Key::Announcement(name.clone()), format!("{}/{name}", self.collection()));
                 posts.push(Post { key, verb: Verb::Delete, address, body: Value::Null, then: None });

@@ -88,6 +88,11 @@ impl Failure {
         Self::Unreachable(error.into())
     }
 
+    /// Nothing was heard of the server. One that fails for one object, by a webhook of somebody's, is there for all others.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+
     pub(crate) fn consequence(&self) -> Consequence {
         match self {
             Self::Unreachable(_) | Self::Silent(_) | Self::Configuration(_) => Consequence::Lost,

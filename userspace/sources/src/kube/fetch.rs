@@ -81,7 +81,9 @@ impl Fetcher {
                         tracing::debug!(address, error = chain(&failure), "cannot fetch an object");
                         match failure.consequence() {
                             Consequence::Lost => {
-                                reach.lost();
+                                if failure.is_of_connection() {
+                                    reach.lost();
+                                }
                                 backoff.next(Bounds::BUSY, fastrand::f64())
                             }
                             Consequence::Again => backoff.next(Bounds::BUSY, fastrand::f64()),

@@ -21,7 +21,7 @@ use super::{
     wire::whole,
 };
 
-/// How long one request about the Lease may take: with two of them a leader is still in time.
+/// How long one request about the Lease may take. A look takes two, and ends when a leader's time does.
 const REQUEST: Duration = Duration::from_secs(4);
 /// How long giving the Lease back may take.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -45,8 +45,14 @@ pub(crate) async fn campaign(
     let mut candidate = Candidate::new(office.identity.clone());
     let mut told = String::new();
     loop {
-        // While the server is away nobody else can take the Lease either; the candidate's own clock runs.
-        if let Err(error) = look(&office, &reach, &mut candidate, origin).await {
+        // While the server is away nobody else can take the Lease either; the candidate's own clock runs. A renewal that
+        // arrives though its answer does not is found by the next look.
+        let left = candidate.left(origin.elapsed()).unwrap_or(2 * REQUEST);
+        let looked = tokio::select! {
+            looked = tokio::time::timeout(left, look(&office, &reach, &mut candidate, origin)) => looked,
+            _ = &mut stopped => return resign(&office, &reach, &leads, candidate.leads(origin.elapsed())).await,
+        };
+        if let Err(error) = looked.unwrap_or(Err(Failure::Silent(left))) {
             let error = chain(&error);
             if told != error {
                 tracing::warn!(lease = %office.name, error, "cannot look after the Lease, tries again");
@@ -62,12 +68,7 @@ pub(crate) async fn campaign(
             tokio::select! {
                 () = &mut pause => break,
                 _ = &mut stopped => {
-                    let led = candidate.leads(origin.elapsed());
-                    leads.send_replace(false);
-                    if led {
-                        let _ = tokio::time::timeout(RELEASE, release(&office, &reach)).await;
-                    }
-                    return;
+                    return resign(&office, &reach, &leads, candidate.leads(origin.elapsed())).await;
                 }
                 // Standing down must not wait for the next look.
                 () = tokio::time::sleep(Duration::from_millis(500)) => tell(&leads, &candidate, origin, &office),
@@ -120,6 +121,14 @@ async fn look(office: &Office, reach: &Reach, candidate: &mut Candidate, origin:
             Ok(())
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// Leads no more, and gives the Lease back where this process had it.
+async fn resign(office: &Office, reach: &Reach, leads: &watch::Sender<bool>, led: bool) {
+    leads.send_replace(false);
+    if led {
+        let _ = tokio::time::timeout(RELEASE, release(office, reach)).await;
     }
 }
 

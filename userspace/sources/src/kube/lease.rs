@@ -91,7 +91,12 @@ impl Candidate {
 
     /// Whether this one leads.
     pub(crate) fn leads(&self, now: Duration) -> bool {
-        self.renewed.is_some_and(|renewed| now < renewed + RENEW_DEADLINE)
+        self.left(now).is_some()
+    }
+
+    /// How long this one leads still, without another renewal; nothing where it does not.
+    pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
+        self.renewed.map(|renewed| (renewed + RENEW_DEADLINE).saturating_sub(now)).filter(|left| !left.is_zero())
     }
 
     /// How long to wait before the next look, by chance from 0 to 1. Who waits for a leader that lives looks more seldom: of ten

@@ -65,8 +65,16 @@ struct Known {
     versions: HashMap<ObjectName, String>,
     /// Of references: those that are named somewhere.
     wanted: BTreeSet<ObjectName>,
-    /// Of references: the version that was asked for last, and whether it has come.
-    asked: HashMap<ObjectName, (String, bool)>,
+    /// Of references: the version that was asked for last, and what became of that.
+    asked: HashMap<ObjectName, (String, Asked)>,
+}
+
+/// What became of an object that was asked for.
+enum Asked {
+    Coming,
+    Come,
+    /// Why it cannot be had.
+    Failed(String),
 }
 
 struct Entry {
@@ -124,7 +132,7 @@ impl Objects {
     /// Takes in one update; [`Objects::merge`] makes a snapshot of all that came.
     pub(crate) fn take(&mut self, update: Update) {
         let Some(known) = self.feeds.get_mut(update.feed) else { return };
-        self.is_reference_news |= known.concerns_references();
+        self.is_reference_news |= known.concerns_references(&update.news);
         if let Some(uids) = self.uids.as_ref().filter(|_| Uids::concern(known.feed.kind)) {
             note_uid(uids, known.feed.kind, &update.news);
         }
@@ -146,6 +154,9 @@ impl Objects {
             }
             News::Listed => {
                 known.complete(update.feed, &mut self.changes);
+                if let Some(uids) = self.uids.as_ref().filter(|_| Uids::concern(known.feed.kind)) {
+                    uids.retain(known.feed.kind, |name| known.objects.contains_key(name));
+                }
                 self.is_news |= !mem::replace(&mut known.is_listed, true);
             }
             News::Trouble(trouble) => {
@@ -166,8 +177,7 @@ impl Objects {
         }
         match outcome {
             Ok(item) => {
-                known.asked.insert(name.clone(), (version, true));
-                known.trouble = None;
+                known.asked.insert(name.clone(), (version, Asked::Come));
                 match item {
                     Some(item) => {
                         let parsed = known.parse(&name, &item.tree, self.detail, &self.nowhere);
@@ -178,8 +188,7 @@ impl Objects {
             }
             // What cannot be had does not hold up the rest; the fetcher goes on to ask.
             Err(trouble) => {
-                known.asked.insert(name, (version, true));
-                known.trouble = Some(trouble);
+                known.asked.insert(name, (version, Asked::Failed(trouble)));
             }
         }
         (self.is_news, self.is_reference_news) = (true, true);
@@ -207,9 +216,11 @@ impl Objects {
             }
         }
         next.synced = last.synced || self.feeds.iter().all(Known::is_complete);
-        next.problems.extend(self.feeds.iter().filter_map(Known::problem));
+        next.problems.extend(self.feeds.iter().flat_map(Known::troubles));
         next.problems.extend(self.feeds.iter().flat_map(Known::object_problems).cloned());
-        next.problems.sort_by(|one, other| (&one.object, &one.field).cmp(&(&other.object, &other.field)));
+        next.problems.sort_by(|one, other| {
+            (&one.object, &one.field, &one.reason).cmp(&(&other.object, &other.field, &other.reason))
+        });
         changed |= next.synced != last.synced || next.problems != last.problems;
         if changed {
             next.generation = last.generation + 1;
@@ -243,22 +254,39 @@ impl Known {
 
     /// Listed, with all that is named.
     fn is_complete(&self) -> bool {
-        let has_come = |name: &ObjectName| self.asked.get(name).is_none_or(|(_, has_come)| *has_come);
+        let has_come =
+            |name: &ObjectName| self.asked.get(name).is_none_or(|(_, asked)| !matches!(asked, Asked::Coming));
         self.is_listed && self.wanted.iter().all(has_come)
     }
 
-    fn problem(&self) -> Option<Problem> {
-        let reason = self.trouble.clone()?;
-        Some(Problem { severity: Severity::Error, place: None, object: None, field: None, reason })
+    /// What is wrong with the list, and with what was asked for.
+    fn troubles(&self) -> impl Iterator<Item = Problem> {
+        let failed = self.asked.values().filter_map(|(_, asked)| match asked {
+            Asked::Failed(trouble) => Some(trouble),
+            Asked::Coming | Asked::Come => None,
+        });
+        let problem = |reason: &String| Problem {
+            severity: Severity::Error,
+            place: None,
+            object: None,
+            field: None,
+            reason: reason.clone(),
+        };
+        self.trouble.iter().chain(failed).map(problem)
     }
 
     fn object_problems(&self) -> impl Iterator<Item = &Problem> {
         self.ailing.iter().filter_map(|name| self.objects.get(name)).flat_map(|entry| &entry.parsed.problems)
     }
 
-    /// Whether its objects name others or may be named.
-    fn concerns_references(&self) -> bool {
-        matches!(self.feed.kind, Kind::Ingress | Kind::IngressClass | Kind::ConfigMap | Kind::Secret)
+    /// Whether an object came that names others or is named. Most that may be named are not, and some of them change every second.
+    fn concerns_references(&self, news: &News) -> bool {
+        match (self.feed.purpose, news) {
+            (Purpose::References, News::Put(item) | News::Gone(item)) => {
+                self.wanted.contains(&ObjectName::new(&item.namespace, &item.name))
+            }
+            _ => matches!(self.feed.kind, Kind::Ingress | Kind::IngressClass | Kind::ConfigMap | Kind::Secret),
+        }
     }
 
     fn arrival(&self, item: Item, detail: Detail, nowhere: &Arc<Document>) -> (ObjectName, Arrival) {
@@ -351,7 +379,7 @@ impl Known {
             let Some(version) = self.versions.get(name) else { continue };
             if self.asked.get(name).is_none_or(|(asked, _)| asked != version) {
                 // The object as it was goes on to count until the other has come.
-                self.asked.insert(name.clone(), (version.clone(), false));
+                self.asked.insert(name.clone(), (version.clone(), Asked::Coming));
                 errands.push(Errand::Fetch(index, name.clone(), version.clone()));
             }
         }
@@ -361,10 +389,9 @@ impl Known {
 fn note_uid(uids: &Uids, kind: Kind, news: &News) {
     let name = |item: &Item| ObjectName::new(&item.namespace, &item.name);
     match news {
-        News::Begins => uids.clear(kind),
         News::Put(item) => uids.put(kind, name(item), &item.uid),
         News::Gone(item) => uids.remove(kind, name(item)),
-        News::Listed | News::Trouble(_) => {}
+        News::Begins | News::Listed | News::Trouble(_) => {}
     }
 }
 

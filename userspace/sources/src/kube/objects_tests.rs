@@ -222,7 +222,19 @@ fn secrets_are_fetched_when_they_are_named_and_forgotten_when_not() {
     world.objects.take_fetched(fetched("3", Err("cannot get".to_owned())));
     world.objects.merge();
     assert_eq!(world.objects.snapshot().problems[0].to_string(), "error: cannot get");
+    // What cannot be had is of no concern once nobody names it; what is wrong with the list stays.
+    world.news(feed, News::Trouble(Some("cannot watch".to_owned())));
+    world.news(classes, News::Gone(again(&class)));
+    world.objects.merge();
+    let problems =
+        |world: &World| world.objects.snapshot().problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(problems(&world), ["error: cannot watch"]);
+    world.news(classes, News::Put(again(&class)));
+    world.objects.merge();
     world.objects.take_fetched(fetched("3", Ok(Some(secret("3", "Yw==")))));
+    world.objects.merge();
+    assert_eq!(problems(&world), ["error: cannot watch"]);
+    world.news(feed, News::Trouble(None));
     world.objects.merge();
     assert_eq!((value(&world), world.objects.snapshot().problems.len()), (Some(b"c".to_vec()), 0));
     world.news(classes, News::Gone(class));

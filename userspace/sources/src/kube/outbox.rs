@@ -95,9 +95,9 @@ impl Uids {
         self.lock().remove(&(kind, name));
     }
 
-    /// A list of the kind begins.
-    pub(crate) fn clear(&self, kind: Kind) {
-        self.lock().retain(|(own, _), _| *own != kind);
+    /// A list of the kind has come in full: the others are gone.
+    pub(crate) fn retain(&self, kind: Kind, is_there: impl Fn(&ObjectName) -> bool) {
+        self.lock().retain(|(own, name), _| *own != kind || is_there(name));
     }
 
     pub(crate) fn of(&self, kind: Kind, name: &ObjectName) -> Option<String> {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +24,7 @@ use super::{
     announcements::Announcements,
     backoff::{Backoff, Bounds},
     failure::{Consequence, Failure, chain},
+    lease::{DURATION, RENEW_DEADLINE},
     outbox::{Letters, Outbox, Uids},
     posts::{Key, Memory, Post, Verb},
     reach::Reach,
@@ -44,8 +46,12 @@ const EVENTS_A_SECOND: f64 = 5.0;
 const SOON: Duration = Duration::from_millis(500);
 /// and all of it this often.
 const LATE: Duration = Duration::from_secs(30);
+/// A failure without another is forgotten after this long.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// How long to wait for more of a burst.
 const QUIET: Duration = Duration::from_millis(10);
+/// A write of the leader is given up after this long: sooner than the next leader writes.
+const ABOUT_TO_END: Duration = DURATION.saturating_sub(RENEW_DEADLINE);
 /// How long an answer may take to come in full.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is left at the end is sent for this long.
@@ -88,7 +94,7 @@ struct State {
 }
 
 impl Writer {
-    /// Writes until `stopped`, and then what is left, for two seconds at most.
+    /// Writes until `stopped`, and then what is left, for twice [`FINISH`] at most.
     pub(crate) async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let announcements =
             self.author.announces.then(|| Announcements::new(&self.author.namespace, &self.author.node));
@@ -116,7 +122,19 @@ impl Writer {
                 last = Some(Instant::now());
                 continue;
             };
-            let is_waiting = self.round(&mut state, outages).await;
+            let is_waiting = {
+                let mut round = pin!(self.round(&mut state, outages));
+                tokio::select! {
+                    is_waiting = &mut round => is_waiting,
+                    () = tokio::time::sleep(FINISH), if is_last => return,
+                    _ = &mut stopped, if !is_last => {
+                        last = Some(Instant::now());
+                        // What is on its way may arrive.
+                        let Ok(is_waiting) = tokio::time::timeout(FINISH, round).await else { return };
+                        is_waiting
+                    }
+                }
+            };
             if last.is_some_and(|since| !is_waiting || since.elapsed() >= FINISH) {
                 return;
             }
@@ -141,8 +159,11 @@ impl Writer {
             }
         }
         (state.led, state.outages) = (leads, outages);
+        // What has not failed anew for a while is over, or its object is gone.
+        state.failing.retain(|_, (_, until)| until.elapsed() < FORGOTTEN);
         self.look(state, leads).await;
         for _ in 0..PASSES {
+            let leads = *self.leads.borrow();
             let letters = self.outbox.letters();
             let (posts, is_left) = self.due(state, &letters, leads);
             if posts.is_empty() {
@@ -150,13 +171,15 @@ impl Writer {
             }
             let (mut posts, mut tasks) = (posts.into_iter().take(AT_A_TIME), JoinSet::new());
             loop {
+                // Who leads no more leaves the rest to the next one.
                 while tasks.len() < AT_ONCE
+                    && *self.leads.borrow() == leads
                     && let Some(post) = posts.next()
                 {
                     let (reach, manager) = (Arc::clone(&self.reach), self.author.name.clone());
                     tasks.spawn(async move {
-                        let outcome = send_all(&reach, &post, &manager).await;
-                        (post, outcome)
+                        let sent = tokio::time::timeout(ABOUT_TO_END, send_all(&reach, &post, &manager)).await;
+                        (post, sent.unwrap_or(Err(Failure::Silent(ABOUT_TO_END))))
                     });
                 }
                 match tasks.join_next().await {
@@ -181,9 +204,9 @@ impl Writer {
         match list.await {
             Ok(list) => announcements.take(&list, Instant::now()),
             Err(failure) => match failure.consequence() {
-                Consequence::Lost => self.reach.lost(),
+                _ if failure.is_of_connection() => self.reach.lost(),
                 // The server knows the kind for a moment only; the next look is due at once.
-                Consequence::Again => {}
+                Consequence::Lost | Consequence::Again => {}
                 Consequence::Absent => announcements.absent(Instant::now()),
                 _ => {
                     announcements.absent(Instant::now());
@@ -241,6 +264,7 @@ impl Writer {
             Key::Announcement(_) => false,
         };
         if is_settled {
+            state.failing.remove(&post.key);
             return self.note(state, post, letters);
         }
         match (&post.key, code) {
@@ -259,7 +283,7 @@ impl Writer {
                 };
                 *until = Instant::now() + backoff.next(bounds, fastrand::f64());
                 self.standing.write_failed(post.key.resource(), failure.word());
-                if failure.consequence() == Consequence::Lost {
+                if failure.is_of_connection() {
                     self.reach.lost();
                 } else if code != 409 && code != 429 {
                     tell(state, post.key.resource(), &failure);
