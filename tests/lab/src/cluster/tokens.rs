@@ -75,7 +75,10 @@ impl ControlPlane {
     /// Where the log cannot be read.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(&self.files.audit_log).context("could not read the audit log")?;
-        text.lines()
+        // The server may be writing the last line.
+        let whole = text.rfind('\n').and_then(|end| text.get(..end)).unwrap_or_default();
+        whole
+            .lines()
             .map(|line| serde_json::from_str(line).context("the audit log holds a line that is no event"))
             .collect()
     }

@@ -39,6 +39,14 @@ fn units_start_their_program_with_its_rights_alone() {
     }
 }
 
+/// Proxy and speaker are two users, and both write there.
+#[test]
+fn all_daemons_may_write_status() {
+    let text = fs::read_to_string(top().join("deploy/debian/roadstead.tmpfiles")).unwrap();
+    let line = "d /var/lib/roadstead/status 2770 root roadstead -";
+    assert!(text.lines().any(|found| found == line), "{text}");
+}
+
 /// In tenths, as the threshold is given: 100 is a service without any protection, 20 to 30 what systemd's own have.
 const EXPOSURE: &str = "25";
 
