@@ -218,7 +218,7 @@ fn an_address_that_the_host_itself_has_is_told_about() {
     wait_until(LATE, "both are warned of", warned).unwrap_or_else(|error| panic!("{error}\n{}", speaker.log_tail(9)));
     // On the other interface the kernel does not stand in the way, so the node goes on to answer there.
     segment.wait_owned(FIRST);
-    let announced = || speaker.log().matches("engine: announces the address").count();
+    let announced = || speaker.log().matches(": announces the address ip=").count();
     let before = announced();
     host.ip(&[format!("addr del {}/64 dev eth0", FIRST[1])]).unwrap();
     wait_until(LATE, "it is announced again", || announced() > before).unwrap();
