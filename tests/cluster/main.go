@@ -1,5 +1,5 @@
-// The control plane of the test cluster in one program: etcd, kube-apiserver, kube-controller-manager and kube-scheduler,
-// chosen by the first argument, or by the name under which the program was started.
+// Kubernetes for the test cluster in one program: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, and the
+// nodes' kube-proxy, chosen by the first argument, or by the name under which the program was started.
 //
 // It is Kubernetes itself, linked from its released modules: nothing of it is imitated here. The lab starts it once
 // for each part, with the flags that the part has everywhere.
@@ -18,6 +18,7 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
@@ -26,6 +27,7 @@ var parts = map[string]func() int{
 	"etcd":                    runEtcd,
 	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
 	"kube-controller-manager": func() int { return cli.Run(controllers.NewControllerManagerCommand()) },
+	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
 }
 

@@ -9,6 +9,7 @@ mod background;
 mod by_hand;
 mod credentials;
 mod flags;
+mod kube_proxy;
 mod metrics;
 mod outage;
 mod tokens;
@@ -16,7 +17,7 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,9 @@ use assets::{Assets, Part};
 use background::Background;
 pub use by_hand::{ClusterFlags, run};
 use credentials::Authority;
+pub(crate) use flags::API_SERVICE;
 use flags::{Files, Lists};
+pub use kube_proxy::{ProxyMode, host_program, lack_of_kube_proxy};
 pub use metrics::Metric;
 pub use outage::{Backup, Hidden};
 pub use tokens::Account;
@@ -92,8 +95,8 @@ impl ControlPlane {
         let folder = lab.folder().join("control");
         fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
         let (assets, authority) = (Assets::find()?, Authority::new(&folder)?);
-        let address = IpAddr::from(place.v4());
-        let names = flags::server_names(&[address, place.v6().into()]);
+        let address = SocketAddr::from((place.v4(), PORT));
+        let names = flags::server_names(&[address.ip(), place.v6().into()]);
         let files = Files {
             authority: authority.certificate(),
             token_key: authority.token_key(),
@@ -110,7 +113,7 @@ impl ControlPlane {
         }
         let admin = authority.kubeconfig(address, "admin", "system:masters")?;
         let pair = authority.issue("lab", "system:masters", &[])?;
-        let api = Api::new(&place, SocketAddr::new(address, PORT), &files.authority, &pair)?;
+        let api = Api::new(&place, address, &files.authority, &pair)?;
         let background = Background::start()?;
         let (lists, parts) = (Mutex::new(Lists::Streamed), Mutex::default());
         let plane = Self { place, folder, assets, authority, files, kubeconfigs, admin, api, background, lists, parts };
@@ -218,7 +221,9 @@ impl ControlPlane {
         self.background.handle()
     }
 
-    fn address(&self) -> SocketAddr {
+    /// Where the API server is, without a Service.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         (self.place.v4(), PORT).into()
     }
 
@@ -230,6 +235,7 @@ impl ControlPlane {
             Part::ApiServer => flags::api_server(self.place.v4(), PORT, &self.files, *self.lists()),
             Part::Controllers => flags::controllers(self.kubeconfig(part)?, &self.files),
             Part::Scheduler => flags::scheduler(self.kubeconfig(part)?),
+            Part::KubeProxy => bail!("it is a node's"),
         });
         let process = self.place.spawn(part.name(), command)?;
         self.parts().insert(part, process);

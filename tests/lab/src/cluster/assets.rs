@@ -13,7 +13,7 @@ const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 /// All parts in one program, chosen by its first argument.
 const ALL_IN_ONE: &str = "kubernetes";
 
-/// A part of the control plane.
+/// A part of Kubernetes that the lab starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// The store.
@@ -24,6 +24,8 @@ pub(super) enum Part {
     Controllers,
     /// Pods to nodes.
     Scheduler,
+    /// Services on a node: no part of the control plane itself.
+    KubeProxy,
 }
 
 impl Part {
@@ -33,6 +35,7 @@ impl Part {
             Self::ApiServer => "kube-apiserver",
             Self::Controllers => "kube-controller-manager",
             Self::Scheduler => "kube-scheduler",
+            Self::KubeProxy => "kube-proxy",
         }
     }
 }
@@ -65,6 +68,11 @@ impl Assets {
             }
             None => Command::new(self.0.join(part.name())),
         }
+    }
+
+    /// The file that is a part where it is started under the part's name.
+    pub(super) fn program(&self, part: Part) -> Option<PathBuf> {
+        self.all_in_one().or_else(|| Some(self.0.join(part.name())).filter(|program| program.is_file()))
     }
 
     pub(super) fn kubectl(&self) -> PathBuf {

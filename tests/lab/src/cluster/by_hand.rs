@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::ControlPlane;
+use super::{ControlPlane, ProxyMode};
 use crate::kubelet::Kubelet;
 use crate::lab::Lab;
 use crate::topology::{Capturing, Topology};
@@ -21,6 +21,9 @@ pub struct ClusterFlags {
     /// The folder of the programs that pods on the node's network run, whatever their image is called
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Start kube-proxy on every node
+    #[arg(long, value_name = "MODE")]
+    kube_proxy: Option<ProxyMode>,
 }
 
 /// Runs a cluster until Ctrl-C.
@@ -35,6 +38,8 @@ pub fn run(flags: &ClusterFlags) -> Result<ExitCode> {
     let images = flags.images.as_deref().map(fs::canonicalize).transpose().context("no folder of programs")?;
     let start = |node| Kubelet::start_with(&control, node, images.as_deref());
     let kubelets = lab.nodes().iter().map(start).collect::<Result<Vec<_>>>()?;
+    let proxies = flags.kube_proxy.into_iter().flat_map(|mode| lab.nodes().iter().map(move |node| (node, mode)));
+    let _proxies = proxies.map(|(node, mode)| control.start_kube_proxy(node, mode)).collect::<Result<Vec<_>>>()?;
     let id = lab.id();
     println!("The cluster {id} runs, with {} nodes; Ctrl-C ends it. From another terminal, as root:\n", kubelets.len());
     let kubectl = control.assets.kubectl();

@@ -1,7 +1,7 @@
 //! Who is who in the test cluster: one authority, a certificate for each part, and the kubeconfigs that hold them.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -72,7 +72,7 @@ impl Authority {
     }
 
     /// A kubeconfig for a user with a certificate.
-    pub(super) fn kubeconfig(&self, server: IpAddr, user: &str, group: &str) -> Result<PathBuf> {
+    pub(super) fn kubeconfig(&self, server: SocketAddr, user: &str, group: &str) -> Result<PathBuf> {
         let pair = self.issue(user, group, &[])?;
         let how = format!(
             "client-certificate: {:?}, client-key: {:?}",
@@ -83,15 +83,15 @@ impl Authority {
     }
 
     /// A kubeconfig for a service account, whose token is read from a file anew as clients see fit.
-    pub(super) fn token_kubeconfig(&self, server: IpAddr, user: &str, token: &Path) -> Result<PathBuf> {
+    pub(super) fn token_kubeconfig(&self, server: SocketAddr, user: &str, token: &Path) -> Result<PathBuf> {
         self.write_kubeconfig(server, user, &format!("tokenFile: {:?}", token.display().to_string()))
     }
 
-    fn write_kubeconfig(&self, server: IpAddr, user: &str, how: &str) -> Result<PathBuf> {
+    fn write_kubeconfig(&self, server: SocketAddr, user: &str, how: &str) -> Result<PathBuf> {
         let authority = self.certificate().display().to_string();
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
-             clusters: [{{name: lab, cluster: {{server: \"https://{server}:6443\", certificate-authority: {authority:?}}}}}]\n\
+             clusters: [{{name: lab, cluster: {{server: \"https://{server}\", certificate-authority: {authority:?}}}}}]\n\
              users: [{{name: lab, user: {{{how}}}}}]\n\
              contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n"
         );

@@ -8,7 +8,7 @@ use super::credentials::Pair;
 /// The networks of Services, as on the demo's nodes.
 pub(super) const SERVICE_CIDRS: &str = "10.96.0.0/12,fd00:10:96::/108";
 /// The first of them, which is the API server's own Service.
-pub(super) const API_SERVICE: &str = "10.96.0.1";
+pub(crate) const API_SERVICE: &str = "10.96.0.1";
 /// The networks of all nodes' pods.
 const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 /// Who issues tokens, and the only audience.
@@ -118,6 +118,19 @@ pub(super) fn scheduler(kubeconfig: &Path) -> Vec<String> {
         flag("authorization-kubeconfig", &kubeconfig),
         flag("bind-address", Ipv4Addr::LOCALHOST),
         flag("leader-elect", false),
+    ]
+}
+
+/// The limits of the kernel's connection tracking are the machine's, not a node's: they stay as they are.
+pub(super) fn kube_proxy(kubeconfig: &Path, node: &str, mode: &str) -> Vec<String> {
+    vec![
+        flag("kubeconfig", kubeconfig.display()),
+        flag("hostname-override", node),
+        flag("proxy-mode", mode),
+        flag("cluster-cidr", POD_CIDRS),
+        flag("conntrack-max-per-core", 0),
+        flag("conntrack-tcp-timeout-established", "0s"),
+        flag("conntrack-tcp-timeout-close-wait", "0s"),
     ]
 }
 

@@ -2,7 +2,6 @@
 //! them, and what the audit log tells about who asked for what.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -45,7 +44,7 @@ impl ControlPlane {
     pub fn account(&self, namespace: &str, name: &str) -> Result<Account> {
         let user = format!("{namespace}-{name}");
         let token = self.folder.join(format!("{user}.token"));
-        let kubeconfig = self.authority.token_kubeconfig(IpAddr::from(self.place.v4()), &user, &token)?;
+        let kubeconfig = self.authority.token_kubeconfig(self.address(), &user, &token)?;
         let account = Account { namespace: namespace.to_owned(), name: name.to_owned(), token, kubeconfig };
         self.rotate(&account)?;
         Ok(account)

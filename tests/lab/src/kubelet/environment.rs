@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Shared;
 use super::spec::{Pod, list};
-use crate::cluster::refused;
+use crate::cluster::{API_SERVICE, refused};
 
 /// Where pods find the API server by default: its Service.
-const API: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+const API: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", API_SERVICE), ("KUBERNETES_SERVICE_PORT", "443")];
 
 /// All variables of a container.
 pub(super) async fn variables(shared: &Shared, pod: &Pod, container: &Value) -> Result<BTreeMap<String, String>> {
