@@ -39,7 +39,7 @@ pub(crate) struct Assigned {
 impl Assigned {
     /// The Service complete with them.
     pub(crate) fn complete(self, draft: &Draft) -> Service {
-        let mut service = draft.service.clone();
+        let mut service = Service::clone(&draft.service);
         service.ip_families = self.ip_families;
         service.cluster_ips = self.cluster_ips;
         for (port, node_port) in service.ports.iter_mut().zip(self.node_ports) {

@@ -18,7 +18,7 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
     let name = ObjectName::new("default", name);
     let meta = Metadata { name, labels: BTreeMap::new(), annotations: BTreeMap::new(), created: None };
     Draft {
-        service: Service {
+        service: Arc::new(Service {
             meta,
             kind: ServiceKind::NodePort,
             selector: BTreeMap::new(),
@@ -35,10 +35,15 @@ fn draft(name: &str, ports: &[(Protocol, u16)]) -> Draft {
             selection: None,
             load_balancer: LoadBalancerSpec::default(),
             status: Vec::new(),
-        },
+        }),
         headless: false,
         allocate_node_ports: true,
     }
+}
+
+/// The Service of a draft, to change.
+fn of(draft: &mut Draft) -> &mut Service {
+    Arc::make_mut(&mut draft.service)
 }
 
 fn run(drafts: &[Draft], options: &LoadOptions) -> (BTreeMap<ObjectName, Service>, Vec<Conflict>) {
@@ -77,7 +82,7 @@ proptest! {
         let options = options(&["10.0.0.0/25", "fd00::/121"], "30000-30100");
         let mut drafts: Vec<_> = names.iter().map(|name| draft(name, &[(Protocol::Tcp, 80)])).collect();
         for draft in &mut drafts {
-            draft.service.family_policy = FamilyPolicy::PreferDualStack;
+            of(draft).family_policy = FamilyPolicy::PreferDualStack;
         }
         let (before, conflicts) = run(&drafts, &options);
         prop_assert_eq!(conflicts, vec![]);
@@ -128,9 +133,9 @@ fn explicit_ones_go_first_and_the_first_of_two_wins() {
     // What `a` would get by its hash.
     let (free, _) = run(&[draft("a", &[(Protocol::Tcp, 80)])], &options);
     let free = free.values().next().unwrap();
-    by_hand.service.cluster_ips.clone_from(&free.cluster_ips);
-    by_hand.service.ip_families = vec![IpFamily::V4];
-    by_hand.service.ports[0].node_port = free.ports[0].node_port;
+    of(&mut by_hand).cluster_ips.clone_from(&free.cluster_ips);
+    of(&mut by_hand).ip_families = vec![IpFamily::V4];
+    of(&mut by_hand).ports[0].node_port = free.ports[0].node_port;
     let (services, conflicts) = run(&[draft("a", &[(Protocol::Tcp, 80)]), by_hand.clone()], &options);
     assert_eq!(conflicts, []);
     let [a, z] = ["a", "z"].map(|name| &services[&ObjectName::new("default", name)]);
@@ -139,7 +144,7 @@ fn explicit_ones_go_first_and_the_first_of_two_wins() {
     assert_ne!(a.ports[0].node_port, free.ports[0].node_port);
 
     let mut double = by_hand.clone();
-    double.service.meta.name = ObjectName::new("default", "y");
+    of(&mut double).meta.name = ObjectName::new("default", "y");
     let (services, conflicts) = run(&[by_hand.clone(), double.clone()], &options);
     assert_eq!(services.keys().map(|name| &*name.name).collect::<Vec<_>>(), ["y"]);
     let fields: Vec<_> = conflicts.iter().map(|conflict| conflict.field.as_str()).collect();
@@ -151,8 +156,8 @@ fn explicit_ones_go_first_and_the_first_of_two_wins() {
 fn a_newcomer_throws_nothing_out() {
     let named = |name: &str, created| {
         let mut draft = draft(name, &[(Protocol::Tcp, 80)]);
-        draft.service.ports[0].node_port = Port::new(30080);
-        draft.service.meta.created = created;
+        of(&mut draft).ports[0].node_port = Port::new(30080);
+        of(&mut draft).meta.created = created;
         draft
     };
     let check = |running: &Draft, newcomer: &Draft, expected: &str| {
@@ -189,8 +194,8 @@ fn families_follow_the_policy() {
     ];
     for (cidrs, policy, written, expected) in cases {
         let mut draft = draft("a", &[]);
-        draft.service.family_policy = policy;
-        draft.service.ip_families = written.to_vec();
+        of(&mut draft).family_policy = policy;
+        of(&mut draft).ip_families = written.to_vec();
         let (services, conflicts) = run(&[draft], &options(cidrs, "1-2"));
         let found = services.values().next();
         assert_eq!(found.map(|service| &*service.ip_families), expected, "{cidrs:?} {policy:?} {written:?}");
@@ -211,18 +216,18 @@ fn node_ports_by_type_and_policy() {
     assert_eq!(shared.ports[0].node_port, shared.ports[1].node_port, "TCP and UDP share");
 
     let mut balanced = draft("lb", &both);
-    balanced.service.kind = ServiceKind::LoadBalancer;
-    balanced.service.external_policy = TrafficPolicy::Local;
+    of(&mut balanced).kind = ServiceKind::LoadBalancer;
+    of(&mut balanced).external_policy = TrafficPolicy::Local;
     let with = one(balanced.clone());
     assert!(with.ports[0].node_port.is_some() && with.load_balancer.health_check_node_port.is_some());
     balanced.allocate_node_ports = false;
-    balanced.service.external_policy = TrafficPolicy::Cluster;
+    of(&mut balanced).external_policy = TrafficPolicy::Cluster;
     let without = one(balanced.clone());
     assert_eq!((without.ports[0].node_port, without.load_balancer.health_check_node_port), (None, None));
 
     let mut headless = draft("h", &both);
     headless.headless = true;
-    headless.service.kind = ServiceKind::ClusterIp;
+    of(&mut headless).kind = ServiceKind::ClusterIp;
     let headless = one(headless);
     assert_eq!((headless.cluster_ips.len(), headless.ports[0].node_port), (0, None));
 }
@@ -231,10 +236,10 @@ fn node_ports_by_type_and_policy() {
 fn health_check_ports_take_no_other_port() {
     let local = |name: &str, node_port: Option<u16>, health: Option<u16>| {
         let mut draft = draft(name, &[(Protocol::Tcp, 80)]);
-        draft.service.kind = ServiceKind::LoadBalancer;
-        draft.service.external_policy = TrafficPolicy::Local;
-        draft.service.ports[0].node_port = node_port.and_then(Port::new);
-        draft.service.load_balancer.health_check_node_port = health.and_then(Port::new);
+        of(&mut draft).kind = ServiceKind::LoadBalancer;
+        of(&mut draft).external_policy = TrafficPolicy::Local;
+        of(&mut draft).ports[0].node_port = node_port.and_then(Port::new);
+        of(&mut draft).load_balancer.health_check_node_port = health.and_then(Port::new);
         draft
     };
     let options = options(&["10.96.0.0/12"], "30000-30005");

@@ -33,6 +33,8 @@ pub(crate) type Settled = (Option<Object>, Option<Object>);
 
 impl Claims {
     pub(crate) fn add(&mut self, file: &FileId, parsed: &Parsed) {
+        // Nearly every name has one claim, and there are tens of thousands of names.
+        self.all.reserve_exact(1);
         self.all.push((file.clone(), parsed.clone()));
         if self.all.len() > 1 {
             self.all.sort_by(|(one, _), (other, _)| one.path.cmp(&other.path).then_with(|| one.file.cmp(&other.file)));

@@ -39,7 +39,7 @@ pub(crate) struct Merge {
     doubles: BTreeSet<Key>,
     drafts: BTreeMap<ObjectName, Arc<Draft>>,
     /// Slices by the Service that they name and the object that they stand in.
-    slices: HashMap<ObjectName, BTreeMap<Key, Vec<Arc<EndpointSlice>>>>,
+    slices: HashMap<ObjectName, Vec<(Key, Arc<EndpointSlice>)>>,
     pods: Pods,
     statuses: Statuses,
     conflicts: Vec<Conflict>,
@@ -150,7 +150,10 @@ impl Merge {
             Object::Slices(slices) => {
                 for slice in slices {
                     if let Some(named) = self.slices.get_mut(&slice.service) {
-                        named.remove(key);
+                        named.retain(|(other, _)| other != key);
+                        if named.is_empty() {
+                            self.slices.remove(&slice.service);
+                        }
                     }
                     pass.stale.insert(slice.service.clone());
                 }
@@ -185,8 +188,12 @@ impl Merge {
             }
             Object::Slices(slices) => {
                 for slice in slices {
-                    let named = self.slices.entry(slice.service.clone()).or_default();
-                    named.entry(key.clone()).or_default().push(Arc::clone(slice));
+                    let entry = (key.clone(), Arc::clone(slice));
+                    match self.slices.get_mut(&slice.service) {
+                        Some(named) => named.push(entry),
+                        // Most Services have one, and get no room for more.
+                        None => drop(self.slices.insert(slice.service.clone(), vec![entry])),
+                    }
                     pass.stale.insert(slice.service.clone());
                 }
             }
@@ -268,11 +275,17 @@ impl Merge {
         if let Some(kept) = kept.filter(|kept| assigned.are_those_of(kept)).filter(same) {
             return Arc::clone(kept);
         }
-        let mut service = Service { status: status.to_vec(), ..assigned.complete(draft) };
-        service.meta.annotations = annotations;
-        match running.filter(|running| ***running == service) {
+        let own = &draft.service;
+        let service = if assigned.are_those_of(own) && own.status == status && own.meta.annotations == annotations {
+            Arc::clone(own)
+        } else {
+            let mut service = Service { status: status.to_vec(), ..assigned.complete(draft) };
+            service.meta.annotations = annotations;
+            Arc::new(service)
+        };
+        match running.filter(|running| **running == service) {
             Some(running) => Arc::clone(running),
-            None => Arc::new(service),
+            None => service,
         }
     }
 
@@ -281,7 +294,7 @@ impl Merge {
         let none = !pass.zones && pass.labels.is_empty();
         let services = Some(&pass.next.services).filter(|_| !none);
         let concerned = |(name, service): &(&ObjectName, &Arc<Service>)| {
-            let named = self.slices.get(*name).is_some_and(|named| !named.is_empty());
+            let named = self.slices.contains_key(*name);
             let zones = pass.zones && (service.traffic_distribution.is_some() || !named);
             let mut selector = pods::labels(&name.namespace, &service.selector);
             zones || !named && !service.selector.is_empty() && selector.all(|label| pass.labels.contains(&label))
@@ -296,7 +309,7 @@ impl Merge {
         }
         let next = &mut pass.next;
         for name in &pass.stale {
-            let named = self.slices.get(name).into_iter().flat_map(|named| named.values().flatten());
+            let named = self.slices.get(name).into_iter().flatten().map(|(_, slice)| slice);
             let last = next.slices_of(name);
             // Without a Service there is nothing to fill in either.
             let service = next.services.get(name).filter(|_| filling == Filling::Here);

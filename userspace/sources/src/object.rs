@@ -98,8 +98,9 @@ pub(crate) enum Object {
 /// A Service before addresses and ports are assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Draft {
-    /// With `cluster_ips` and node ports as far as the manifest names them, and `ip_families` as written.
-    pub(crate) service: Service,
+    /// With `cluster_ips` and node ports as far as the manifest names them, and `ip_families` as written. Where that is all
+    /// that it is to have, it is the one in the snapshot.
+    pub(crate) service: Arc<Service>,
     /// `clusterIP: None`.
     pub(crate) headless: bool,
     /// `allocateLoadBalancerNodePorts`.

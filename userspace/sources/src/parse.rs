@@ -140,6 +140,16 @@ fn parse(file: &Arc<Path>, content: &[u8]) -> ParsedFile {
 }
 
 impl ParsedFile {
+    /// Whether both hold the same objects, and the same is wrong with them.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Parsed, &Parsed)| one.key == other.key && one.object == other.object;
+        self.problems == other.problems
+            && self.broken == other.broken
+            && self.unreadable == other.unreadable
+            && self.objects.len() == other.objects.len()
+            && self.objects.iter().zip(&other.objects).all(same)
+    }
+
     fn clean(&self) -> impl Iterator<Item = (&Arc<Document>, &[Parsed])> {
         self.clean.iter().filter_map(|(document, range)| Some((document, self.objects.get(range.clone())?)))
     }

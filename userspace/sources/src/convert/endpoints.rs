@@ -53,7 +53,7 @@ pub(super) fn slice(wire: &discovery::EndpointSlice, findings: &mut Findings) ->
 }
 
 fn slice_ports(wire: &discovery::EndpointSlice, findings: &mut Findings) -> Vec<EndpointPort> {
-    let mut ports: Vec<EndpointPort> = Vec::new();
+    let mut ports: Vec<EndpointPort> = Vec::with_capacity(wire.ports.as_ref().map_or(0, Vec::len));
     for (index, port) in wire.ports.iter().flatten().enumerate() {
         let at = format!("ports[{index}]");
         let name = port.name.clone().unwrap_or_default();

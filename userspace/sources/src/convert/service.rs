@@ -53,7 +53,7 @@ pub(super) fn service(wire: &core::Service, findings: &mut Findings) -> Option<O
     limits::warn(&service, findings);
     let service = Service { family_policy: family_policy(spec, &service, findings), ..service };
     let allocate_node_ports = spec.allocate_load_balancer_node_ports.unwrap_or(true);
-    let draft = Draft { service, headless, allocate_node_ports };
+    let draft = Draft { service: service.into(), headless, allocate_node_ports };
     (!findings.has_errors()).then(|| Object::Service(draft.into()))
 }
 
@@ -157,7 +157,7 @@ fn ports(spec: &core::ServiceSpec, kind: &ServiceKind, headless: bool, findings:
         findings.error("spec.ports", "must name at least one port");
     }
     let (mut names, mut numbers, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut ports = Vec::new();
+    let mut ports = Vec::with_capacity(wire.len());
     for (index, wire_port) in wire.iter().enumerate() {
         let at = format!("spec.ports[{index}]");
         let Some(port) = port(&at, wire_port, kind, findings) else { continue };

@@ -26,8 +26,10 @@ pub struct Interest {
 /// How much of each object is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Detail {
-    /// What a daemon reads.
-    Needed,
+    /// What traffic is led by.
+    Traffic,
+    /// What addresses are given by, too: the labels and annotations of Services.
+    Addresses,
     /// What a person may want to see.
     Shown,
 }
@@ -52,7 +54,7 @@ impl fmt::Debug for Interest {
 impl Interest {
     fn new(kinds: &[Kind], nodes: Nodes) -> Self {
         let kinds = kinds.to_vec();
-        Self { kinds, nodes, config_maps: Vec::new(), references: None, detail: Detail::Needed, author: None }
+        Self { kinds, nodes, config_maps: Vec::new(), references: None, detail: Detail::Traffic, author: None }
     }
 
     /// Of the node agent: Services, their endpoints, Nodes.
@@ -85,7 +87,7 @@ impl Interest {
         let named = namespaces
             .iter()
             .flat_map(|namespace| ["config", "metallb-excludel2"].map(|name| (namespace.clone(), name.to_owned())));
-        Self { config_maps: named.collect(), ..Self::new(&kinds, Nodes::All) }
+        Self { config_maps: named.collect(), detail: Detail::Addresses, ..Self::new(&kinds, Nodes::All) }
     }
 
     /// Statuses and events are written too, under this name, which is also that of the Lease by which one process leads; the

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use roadstead_model::{Labels, Metadata, ObjectName, Problem, References, Severity, Snapshot};
+use roadstead_model::{Labels, ObjectName, Problem, References, Severity, Snapshot};
 use serde_yaml::Value;
 
 use super::{
@@ -30,6 +30,9 @@ use crate::{
     object::{Kind, Object},
     parse::{ParsedFile, parse_object},
 };
+
+/// The label of Services that another proxy serves.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What is known of the server's objects.
 pub(crate) struct Objects {
@@ -300,11 +303,16 @@ impl Known {
 
     fn parse(&self, name: &ObjectName, tree: &Value, detail: Detail, nowhere: &Arc<Document>) -> Arc<ParsedFile> {
         let mut parsed = parse_object(self.feed.kind, tree, nowhere);
-        if detail == Detail::Needed {
-            parsed.objects.iter_mut().for_each(|parsed| trim(&mut parsed.object));
+        if detail != Detail::Shown {
+            parsed.objects.iter_mut().for_each(|parsed| trim(&mut parsed.object, detail));
         }
+        parsed.objects.shrink_to_fit();
         if let Some(entry) = self.objects.get(name) {
             parsed.keep(&entry.parsed);
+            // In a list that comes anew, and where only what is not read here is another.
+            if entry.parsed.says_the_same_as(&parsed) {
+                return Arc::clone(&entry.parsed);
+            }
         }
         Arc::new(parsed)
     }
@@ -318,6 +326,7 @@ impl Known {
             }
         };
         let file = match self.objects.get(&name) {
+            Some(entry) if Arc::ptr_eq(&entry.parsed, &parsed) => return,
             Some(entry) => entry.file.clone(),
             None => FileId { path: index, file: Path::new(&name.to_string()).into() },
         };
@@ -395,13 +404,20 @@ fn note_uid(uids: &Uids, kind: Kind, news: &News) {
     }
 }
 
-/// Drops what of an object is large and read by nobody where an API server has the rest: there are five slices for every Service.
-fn trim(object: &mut Object) {
-    let Object::Slices(slices) = object else { return };
-    for slice in slices.iter_mut().filter_map(Arc::get_mut) {
-        let name = slice.meta.name.clone();
-        slice.meta = Metadata { name, labels: Labels::new(), annotations: Labels::new(), created: slice.meta.created };
-        slice.endpoints.shrink_to_fit();
+/// Drops what of an object is large and read by nobody where an API server has the rest: a map with one label takes more than
+/// the addresses of a slice.
+fn trim(object: &mut Object, detail: Detail) {
+    match object {
+        Object::Slices(slices) => slices.iter_mut().filter_map(Arc::get_mut).for_each(|slice| {
+            (slice.meta.labels, slice.meta.annotations) = (Labels::new(), Labels::new());
+        }),
+        Object::Service(draft) if detail == Detail::Traffic => {
+            let Some(service) = Arc::get_mut(draft).and_then(|draft| Arc::get_mut(&mut draft.service)) else { return };
+            let labels = mem::take(&mut service.meta.labels);
+            service.meta.labels = labels.into_iter().filter(|(key, _)| key == OTHER_PROXY).collect();
+            (service.meta.annotations, service.selector) = (Labels::new(), Labels::new());
+        }
+        _ => {}
     }
 }
 

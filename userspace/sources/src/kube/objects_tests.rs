@@ -110,6 +110,48 @@ fn events_change_one_object_and_equal_ones_make_no_snapshot() {
 }
 
 #[test]
+fn what_is_known_is_kept_once() {
+    let mut world = World::new(Interest::agent());
+    let services = world.index(Kind::Service, Purpose::Objects);
+    let name = ObjectName::new("shop", "a");
+    let kept = |world: &World| Arc::clone(&world.objects.feeds[services].objects[&name].parsed);
+    world.list(services, &[service("a", 1)]);
+    assert_eq!(world.services(), ["a:1"]);
+    let first = kept(&world);
+    let Object::Service(draft) = &first.objects[0].object else { panic!("no Service") };
+    // Nothing is added to what the server says.
+    assert!(Arc::ptr_eq(&draft.service, &world.objects.snapshot().services[&name]));
+    world.list(services, &[service("a", 1)]);
+    assert!(world.objects.changes.is_empty(), "a list that comes anew says nothing new");
+    assert!(Arc::ptr_eq(&first, &kept(&world)));
+    world.list(services, &[service("a", 2)]);
+    assert_eq!(world.services(), ["a:2"]);
+    assert!(!Arc::ptr_eq(&first, &kept(&world)));
+}
+
+#[test]
+fn labels_of_services_are_kept_where_they_are_read() {
+    let text = r#"{"metadata":{"name":"a","namespace":"shop","annotations":{"example.com/a":"b"},
+        "labels":{"app":"a","service.kubernetes.io/service-proxy-name":"other"}},
+        "spec":{"clusterIP":"10.96.0.7","clusterIPs":["10.96.0.7"],"ports":[{"port":1}],"selector":{"app":"a"}}}"#;
+    // Labels, annotations and labels of the selector.
+    let cases = [
+        (Interest::agent(), ["service.kubernetes.io/service-proxy-name"].as_slice(), 0, 0),
+        (Interest::speaker("metallb-system"), &["app", "service.kubernetes.io/service-proxy-name"], 1, 1),
+        (Interest::overview(), &["app", "service.kubernetes.io/service-proxy-name"], 1, 1),
+    ];
+    for (interest, labels, annotations, selector) in cases {
+        let mut world = World::new(interest);
+        let services = world.index(Kind::Service, Purpose::Objects);
+        world.list(services, &[item(text)]);
+        assert_eq!(world.services(), ["a:1"]);
+        let found = &world.objects.snapshot().services[&ObjectName::new("shop", "a")];
+        assert_eq!(found.meta.labels.keys().collect::<Vec<_>>(), labels);
+        assert_eq!((found.meta.annotations.len(), found.selector.len()), (annotations, selector));
+    }
+}
+
+#[test]
 fn nothing_is_filled_in() {
     let mut world = World::new(Interest::agent());
     let services = world.index(Kind::Service, Purpose::Objects);

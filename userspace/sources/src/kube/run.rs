@@ -30,8 +30,9 @@ use super::{
 };
 use crate::{source::SourceError, told::Told};
 
-/// Updates between the watches and the objects; a full channel slows the watches down.
-const QUEUE: usize = 1024;
+/// Updates between the watches and the objects; a full channel slows the watches down. Each holds the tree of an object, which
+/// takes ten times its text.
+const QUEUE: usize = 64;
 /// A burst of updates ends when nothing came for this long,
 const QUIET: Duration = Duration::from_millis(10);
 /// or when it has lasted this long.
