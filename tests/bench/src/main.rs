@@ -10,6 +10,7 @@
 
 mod agent;
 mod clock;
+mod cluster;
 mod failover;
 mod ingress;
 mod load;
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::cluster::ClusterFlags;
 use crate::failover::FailoverFlags;
 use crate::ingress::IngressFlags;
 use crate::packets::PacketsFlags;
@@ -57,6 +59,8 @@ enum Command {
     Ingress(IngressFlags),
     /// Addresses that move from node to node, beside keepalived
     Failover(FailoverFlags),
+    /// A large cluster: first sync, memory, changes, idling, beside kube-proxy
+    Cluster(ClusterFlags),
     /// One connection after the other to an address; prints their times
     #[command(hide = true)]
     Connect(ConnectFlags),
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Watch(flags) => worker::watch::run(flags),
         Command::Ingress(flags) => ingress::run(flags),
         Command::Failover(flags) => failover::run(flags),
+        Command::Cluster(flags) => cluster::run(flags),
         Command::Endpoint(flags) => worker::http::endpoint::run(flags),
         Command::Handshakes(flags) => worker::http::handshakes::run(flags),
         Command::Pace(flags) => worker::http::pace::run(flags),

@@ -171,11 +171,9 @@ impl Stage {
     pub(crate) fn watch(&self, vip: Ipv4Addr, until: Ipv4Addr) -> Result<Watcher> {
         let to = SocketAddr::from((vip, 80)).to_string();
         let process = self.caller.spawn("watch", own(&["watch", "--to", &to, "--until", &until.to_string()])?)?;
-        wait_until(START, "the watcher gets answers", || {
-            process.log().contains(watch::WATCHING) || !process.is_running()
-        })?;
-        ensure!(process.is_running(), "the watcher in {} ended: {}", self.mode.name(), process.log_tail(3));
-        Ok(Watcher(process))
+        let watcher = Watcher::new(process);
+        watcher.wait_watching().with_context(|| format!("in {}", self.mode.name()))?;
+        Ok(watcher)
     }
 
     /// Runs a program on the node to its end.
@@ -222,9 +220,24 @@ impl Stage {
 pub(crate) struct Watcher(Process);
 
 impl Watcher {
+    /// A process of `watch`.
+    pub(crate) fn new(process: Process) -> Self {
+        Self(process)
+    }
+
+    /// Waits until it has got an answer, of another server than it waits for.
+    pub(crate) fn wait_watching(&self) -> Result<()> {
+        let Self(process) = self;
+        wait_until(START, "the watcher gets answers", || {
+            process.log().contains(watch::WATCHING) || !process.is_running()
+        })?;
+        ensure!(process.is_running(), "the watcher ended: {}", process.log_tail(3));
+        Ok(())
+    }
+
     /// Waits for the change; tells its time on the monotonic clock.
     pub(crate) fn seen(self) -> Result<Duration> {
-        let status = self.0.wait(Duration::from_secs(150))?;
+        let status = self.0.wait(watch::DEADLINE + Duration::from_secs(30))?;
         ensure!(status.success(), "the watcher: {}", self.0.log_tail(3));
         let line = self.0.log_tail(1);
         let answer: Value = serde_json::from_str(&line).with_context(|| format!("\"{line}\" is no time"))?;
@@ -248,7 +261,8 @@ fn ip(place: &Place, arguments: &str) -> Result<()> {
     Ok(())
 }
 
-fn own(arguments: &[&str]) -> Result<Command> {
+/// This program with arguments.
+pub(crate) fn own(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(own_path()?);
     command.args(arguments);
     Ok(command)

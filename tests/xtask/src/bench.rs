@@ -16,13 +16,18 @@ struct Benchmark {
     install_peers: fn(&mut Command) -> Result<()>,
 }
 
-const BENCHMARKS: [Benchmark; 3] = [
+const BENCHMARKS: [Benchmark; 4] = [
     Benchmark { name: "service", packages: &["roadstead-agent"], install_peers: |_| setup::install_service_peers() },
     Benchmark { name: "ingress", packages: &["roadstead-proxy"], install_peers: install_ingress_peers },
     Benchmark {
         name: "failover",
         packages: &["roadstead-speaker", "roadstead-agent", "roadstead-lab"],
         install_peers: |_| setup::install_failover_peers(),
+    },
+    Benchmark {
+        name: "cluster",
+        packages: &["roadstead-agent", "roadstead-proxy", "roadstead-speaker", "roadstead-lab"],
+        install_peers: install_cluster_and_peers,
     },
 ];
 
@@ -52,6 +57,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // In place of this process: Ctrl-C and the exit code are the benchmark's own.
     let error = command.exec();
     Err(error).with_context(|| format!("could not start {}", process::shown(&command)))
+}
+
+/// kube-proxy comes with the rest of Kubernetes.
+fn install_cluster_and_peers(command: &mut Command) -> Result<()> {
+    command.env(setup::cluster::FOLDER_VARIABLE, setup::install_cluster()?);
+    setup::install_service_peers()
 }
 
 /// Envoy is in no Debian release, and its wheel is not for every machine: without it the others are measured.
