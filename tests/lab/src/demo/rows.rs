@@ -96,7 +96,7 @@ fn no_endpoint(cluster: &Cluster<'_>, table: &mut Table) -> Result<()> {
     }
     for place in [cluster.pod("web-2")?, node] {
         for address in IDLE_CLUSTER {
-            refused(place, SocketAddr::new(address, 9000), SocketAddr::new(address, 5353), table);
+            refused(place, SocketAddr::new(address, 9000), SocketAddr::new(address, 9000), table);
         }
     }
     Ok(())

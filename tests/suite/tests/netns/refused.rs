@@ -35,7 +35,7 @@ fn without_endpoints_everybody_is_refused_at_once() {
     for place in [cluster.pod("web-2").unwrap(), node] {
         for ip in IDLE {
             assert_refused_by(place, &Probe::tcp(SocketAddr::new(ip.parse().unwrap(), 9000)));
-            assert_refused_by(place, &Probe::udp(SocketAddr::new(ip.parse().unwrap(), 5353)));
+            assert_refused_by(place, &Probe::udp(SocketAddr::new(ip.parse().unwrap(), 9000)));
         }
         for to in [at(node, 30999), Cluster::at(pair, 9003)].concat() {
             assert_refused(place, to);
