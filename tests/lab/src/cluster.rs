@@ -12,6 +12,7 @@ mod flags;
 mod kube_proxy;
 mod metrics;
 mod outage;
+mod shape;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ use crate::topology;
 use crate::wait::wait_until;
 
 pub use api::Refusal;
-pub(crate) use api::{Api, JSON, MERGE, STRATEGIC_MERGE, refused};
+pub(crate) use api::{APPLY, Api, JSON, MERGE, STRATEGIC_MERGE, refused};
 use assets::{Assets, Part};
 use background::Background;
 pub use by_hand::{ClusterFlags, run};
@@ -44,6 +45,7 @@ use flags::{Files, Lists};
 pub use kube_proxy::{ProxyMode, host_program, lack_of_kube_proxy};
 pub use metrics::Metric;
 pub use outage::{Backup, Hidden};
+pub(crate) use shape::Shape;
 pub use tokens::Account;
 
 /// The API server's.
@@ -80,6 +82,7 @@ pub struct ControlPlane {
     admin: PathBuf,
     api: Api,
     background: Background,
+    shape: Shape,
     lists: Mutex<Lists>,
     parts: Mutex<BTreeMap<Part, Process>>,
 }
@@ -91,6 +94,11 @@ impl ControlPlane {
     ///
     /// Where a part does not come up, with the end of its log.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_as(lab, Shape::Cluster)
+    }
+
+    /// As [`start`](Self::start), with what another use needs.
+    pub(crate) fn start_as(lab: &Lab, shape: Shape) -> Result<Self> {
         let place = host(lab)?;
         let folder = lab.folder().join("control");
         fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
@@ -113,10 +121,11 @@ impl ControlPlane {
         }
         let admin = authority.kubeconfig(address, "admin", "system:masters")?;
         let pair = authority.issue("lab", "system:masters", &[])?;
-        let api = Api::new(&place, address, &files.authority, &pair)?;
+        let api = Api::new(&place, shape.near(address), &files.authority, &pair)?;
         let background = Background::start()?;
         let (lists, parts) = (Mutex::new(Lists::Streamed), Mutex::default());
-        let plane = Self { place, folder, assets, authority, files, kubeconfigs, admin, api, background, lists, parts };
+        let plane =
+            Self { place, folder, assets, authority, files, kubeconfigs, admin, api, background, shape, lists, parts };
         plane.start_part(Part::Etcd)?;
         plane.start_api()?;
         Ok(plane)
@@ -202,6 +211,16 @@ impl ControlPlane {
         self.background.wait(self.api.call(Method::PATCH, path, MERGE, Some(patch)))
     }
 
+    /// Replaces an object, or its status.
+    pub(crate) fn replace(&self, path: &str, object: &Value) -> Result<Value> {
+        self.background.wait(self.api.call(Method::PUT, path, JSON, Some(object)))
+    }
+
+    /// Makes an object what its manager wants; the path names the manager.
+    pub(crate) fn apply_patch(&self, path: &str, object: &Value) -> Result<Value> {
+        self.background.wait(self.api.call(Method::PATCH, path, APPLY, Some(object)))
+    }
+
     /// Deletes an object.
     ///
     /// # Errors
@@ -237,6 +256,7 @@ impl ControlPlane {
             Part::Scheduler => flags::scheduler(self.kubeconfig(part)?),
             Part::KubeProxy => bail!("it is a node's"),
         });
+        command.args(self.shape.more_flags(part));
         let process = self.place.spawn(part.name(), command)?;
         self.parts().insert(part, process);
         Ok(())
@@ -264,7 +284,7 @@ impl ControlPlane {
         self.wait_for_part(Part::ApiServer, "the API server is ready", || {
             self.get("/readyz").is_ok_and(|said| said.as_str() == Some("ok"))
         })?;
-        if !self.assets.has(Part::Controllers) {
+        if !self.assets.has(Part::Controllers) || self.shape == Shape::Source {
             return Ok(());
         }
         self.wait_for_part(Part::Controllers, "controllers work", || {

@@ -1,21 +1,24 @@
 //! A lab: nodes and a client on one segment, made in well under a second and taken away when dropped.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::capture::Evidence;
+use crate::desired::Desired;
 use crate::ground::Ground;
 use crate::identity::LabId;
 use crate::interrupt;
 use crate::ip;
 use crate::namespace::Namespace;
 use crate::neighbour::Mac;
-use crate::node::Node;
+use crate::node::{Node, Source};
 use crate::place::{Parts, Place};
+use crate::served::Served;
+use crate::status;
 use crate::topology::{self, Capturing, Topology};
 
 /// A running lab. Dropped on a panicking thread, it leaves logs, captures and dumps in its folder and prints where.
@@ -24,8 +27,9 @@ pub struct Lab {
     // In this order they go: the places' open namespaces first.
     nodes: Vec<Node>,
     client: Place,
-    manifests: PathBuf,
     ground: Ground,
+    // Given back when no daemon can write to it any more.
+    desired: Desired,
 }
 
 impl Lab {
@@ -44,25 +48,46 @@ impl Lab {
     ///
     /// Where this host does not let us, see [`lack`](crate::lack).
     pub fn with(name: &str, topology: Topology) -> Result<Self> {
+        Self::make(name, topology, |ground| {
+            let folder = ground.folder.join("manifests");
+            fs::create_dir(&folder).context("could not make the folder of the manifests")?;
+            Ok(Desired::Files(folder))
+        })
+    }
+
+    /// A lab whose daemons have their objects from an API server, where [`apply`](Self::apply) puts them.
+    ///
+    /// # Errors
+    ///
+    /// Where this host does not let us, see [`lack`](crate::cluster::lack).
+    pub fn served(name: &str, topology: Topology) -> Result<Self> {
+        let lab = Self::make(name, topology, |ground| Ok(Desired::Server(Served::lend(ground.id, &ground.folder)?)))?;
+        if let Desired::Server(server) = &lab.desired {
+            server.register(&lab.nodes)?;
+        }
+        Ok(lab)
+    }
+
+    fn make(name: &str, topology: Topology, desired: impl FnOnce(&Ground) -> Result<Desired>) -> Result<Self> {
         let mut ground = Ground::new(name)?;
         let id = ground.id;
         let names = topology.stations().map(|(name, _)| name).chain([topology::SEGMENT]);
         let lines: Vec<String> = names.map(|place| format!("netns add {}", id.namespace(place))).collect();
         ip::batch(None, &lines)?;
         set_up(id, topology)?;
-        let manifests = ground.folder.join("manifests");
-        fs::create_dir(&manifests).context("could not make the folder of the manifests")?;
+        let desired = desired(&ground)?;
+        let source = desired.source()?;
         if topology.capture == Capturing::Always {
             let segment = Namespace::open(&id.namespace(topology::SEGMENT))?;
             ground.capture_beside(&segment, topology::SEGMENT_BRIDGE)?;
         }
         let peer = |(name, number): (&str, u16)| format!("{name}={}", topology::number_v4(10 + number));
         let peers: Vec<String> = topology.nodes().map(peer).collect();
-        let nodes = topology.nodes().map(|(name, number)| Node::new(&ground, name, number, &manifests, &peers));
+        let nodes = topology.nodes().map(|(name, number)| Node::new(&ground, name, number, source, &peers));
         let nodes = nodes.collect::<Result<_>>()?;
         let (name, number) = topology::CLIENT;
         let client = station(&ground, name, number, &ground.cgroup.join(name))?;
-        Ok(Self { nodes, client, manifests, ground })
+        Ok(Self { nodes, client, ground, desired })
     }
 
     /// The name under which its namespaces, control groups and pins are found.
@@ -95,9 +120,38 @@ impl Lab {
     }
 
     /// The directory of manifests that the daemons of all nodes read; empty at first.
+    ///
+    /// # Panics
+    ///
+    /// Where they read none.
     #[must_use]
+    #[expect(clippy::panic, reason = "a test that needs files cannot go on without")]
     pub fn manifests(&self) -> &Path {
-        &self.manifests
+        match &self.desired {
+            Desired::Files(folder) => folder,
+            Desired::Server(_) => panic!("this lab's objects are in an API server"),
+        }
+    }
+
+    /// Where the daemons of all nodes have their objects from.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing is there any more.
+    pub fn source(&self) -> Result<Source<'_>> {
+        self.desired.source()
+    }
+
+    /// The addresses that a node's agent is told of a Service, as `status.loadBalancer` has them.
+    ///
+    /// # Errors
+    ///
+    /// Where the API server, if it is the source, does not answer.
+    pub fn addresses(&self, node: &Node, namespace: &str, service: &str) -> Result<Vec<IpAddr>> {
+        match &self.desired {
+            Desired::Files(_) => Ok(status::addresses(node.state_dir(), namespace, service)),
+            Desired::Server(server) => Ok(status::of_object(&server.get("Service", namespace, service)?)),
+        }
     }
 
     /// The folder of logs and state.
@@ -121,15 +175,14 @@ impl Lab {
         })
     }
 
-    /// Writes a manifest as editors and ConfigMap mounts do: whole, by a rename.
+    /// Writes a manifest as editors and ConfigMap mounts do: whole, by a rename. With an API server as source its objects
+    /// are put there, and those that the file had before and has no longer are deleted.
     ///
     /// # Errors
     ///
     /// Where it cannot be written.
     pub fn apply(&self, file: &str, text: &str) -> Result<()> {
-        let (temporary, path) = (self.manifests.join(format!(".{file}.new")), self.manifests.join(file));
-        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-        written.with_context(|| format!("could not write {}", path.display()))
+        self.desired.apply(file, text)
     }
 
     /// Removes a manifest.
@@ -138,7 +191,13 @@ impl Lab {
     ///
     /// Where it is not there.
     pub fn delete(&self, file: &str) -> Result<()> {
-        fs::remove_file(self.manifests.join(file)).with_context(|| format!("could not remove {file}"))
+        self.desired.delete(file)
+    }
+
+    /// A manifest as it was applied last.
+    #[must_use]
+    pub fn text(&self, file: &str) -> Option<String> {
+        self.desired.text(file)
     }
 
     /// Cuts a node's cable: its `eth0` loses its carrier at once, as where a port of the switch is switched off.

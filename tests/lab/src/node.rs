@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::capture::Evidence;
 use crate::daemon::{Daemon, Program};
@@ -24,10 +24,46 @@ const DEVICE_NAME: usize = 15;
 /// Where a daemon has its objects from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// The lab's directory of manifests.
-    Manifests,
+    /// This directory of manifests.
+    Manifests(&'a Path),
     /// The API server that this kubeconfig names.
     Kubeconfig(&'a Path),
+}
+
+impl<'a> Source<'a> {
+    /// The flag that tells a daemon, or the operator's command line, and its value.
+    #[must_use]
+    pub fn flag(self) -> (&'static str, &'a Path) {
+        match self {
+            Self::Manifests(folder) => ("--manifests", folder),
+            Self::Kubeconfig(file) => ("--kubeconfig", file),
+        }
+    }
+}
+
+/// A source that a node keeps.
+#[derive(Clone, Debug)]
+enum Kept {
+    Manifests(PathBuf),
+    Kubeconfig(PathBuf),
+}
+
+impl Kept {
+    fn source(&self) -> Source<'_> {
+        match self {
+            Self::Manifests(folder) => Source::Manifests(folder),
+            Self::Kubeconfig(file) => Source::Kubeconfig(file),
+        }
+    }
+}
+
+impl From<Source<'_>> for Kept {
+    fn from(source: Source<'_>) -> Self {
+        match source {
+            Source::Manifests(folder) => Self::Manifests(folder.to_owned()),
+            Source::Kubeconfig(file) => Self::Kubeconfig(file.to_owned()),
+        }
+    }
 }
 
 /// A node. Clones are the same node.
@@ -40,7 +76,7 @@ pub struct Node {
     cgroup_root: PathBuf,
     bpffs: PathBuf,
     state_dir: PathBuf,
-    manifests: PathBuf,
+    usual: Kept,
     /// `NAME=ADDRESS` of every node of the lab.
     peers: Vec<String>,
     evidence: Arc<Evidence>,
@@ -48,7 +84,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(ground: &Ground, name: &str, number: u16, manifests: &Path, peers: &[String]) -> Result<Self> {
+    pub(crate) fn new(ground: &Ground, name: &str, number: u16, source: Source<'_>, peers: &[String]) -> Result<Self> {
         let cgroup_root = ground.cgroup.join(name);
         let (bpffs, state_dir) = (ground.pins.join(name), ground.folder.join(format!("{name}-state")));
         for folder in [&cgroup_root, &bpffs, &state_dir] {
@@ -62,7 +98,7 @@ impl Node {
             cgroup_root,
             bpffs,
             state_dir,
-            manifests: manifests.to_owned(),
+            usual: source.into(),
             peers: peers.to_owned(),
             evidence: ground.evidence.clone(),
             pods: Arc::new(Mutex::new(Numbers::new(topology::FIRST_POD))),
@@ -179,7 +215,7 @@ impl Node {
     ///
     /// Where the program has not been built.
     pub fn command(&self, program: Program) -> Result<Command> {
-        self.command_from(program, Source::Manifests)
+        self.command_from(program, self.usual.source())
     }
 
     /// As [`command`](Self::command), with another source of objects.
@@ -189,10 +225,8 @@ impl Node {
     /// Where the program has not been built.
     pub fn command_from(&self, program: Program, source: Source<'_>) -> Result<Command> {
         let mut command = program.command()?;
-        match source {
-            Source::Manifests => command.arg("--manifests").arg(&self.manifests),
-            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
-        };
+        let (flag, value) = source.flag();
+        command.arg(flag).arg(value);
         command.args(["--node-name", self.name()]);
         command.arg("--state-dir").arg(&self.state_dir).args(["--metrics-addr", &program.address().to_string()]);
         match program {
@@ -206,7 +240,7 @@ impl Node {
             Program::Speaker => {
                 command.args(["--interface", "eth0"]).arg("--bpffs").arg(&self.bpffs);
                 // In a cluster the Nodes tell.
-                for peer in self.peers.iter().filter(|_| matches!(source, Source::Manifests)) {
+                for peer in self.peers.iter().filter(|_| matches!(source, Source::Manifests(_))) {
                     command.args(["--peer", peer]);
                 }
             }
@@ -237,8 +271,12 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// Where it cannot be started, and where it would read files although the lab's objects are in an API server.
     pub fn start_with(&self, program: Program, command: Command) -> Result<Daemon> {
+        if let Kept::Kubeconfig(_) = self.usual {
+            let has = |flag: &str| command.get_args().any(|argument| argument == flag);
+            ensure!(has("--kubeconfig") && !has("--manifests"), "{} has another source: {command:?}", program.file());
+        }
         Daemon::start(&self.host, program, command)
     }
 }

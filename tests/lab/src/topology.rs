@@ -14,7 +14,7 @@ pub(crate) const CLIENT: (&str, u16) = ("client", 100);
 /// A second host that is no node, where a test adds one.
 pub(crate) const BYSTANDER: (&str, u16) = ("bystander", 110);
 /// The host of a Kubernetes control plane, where a test adds one.
-pub(crate) const CONTROL: (&str, u16) = ("control", 120);
+pub(crate) const CONTROL: (&str, u16) = ("control", 90);
 /// The number of the first pod of each node.
 pub(crate) const FIRST_POD: u16 = 11;
 

@@ -35,6 +35,8 @@ const LONGEST: usize = 64 << 20;
 
 /// What a body is.
 pub(crate) const JSON: &str = "application/json";
+/// What its manager wants of an object, in the place of what it wanted before.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 /// A patch that merges lists of objects by their keys.
 pub(crate) const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
 /// A patch that replaces lists.

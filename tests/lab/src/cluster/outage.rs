@@ -36,7 +36,7 @@ impl ControlPlane {
     /// Where it does not come up.
     pub fn start_api(&self) -> Result<()> {
         self.start_part(Part::ApiServer)?;
-        for part in [Part::Controllers, Part::Scheduler].into_iter().filter(|part| self.assets.has(*part)) {
+        for part in self.shape.controllers().iter().copied().filter(|part| self.assets.has(*part)) {
             // They wait for the API server by themselves, but not for long.
             self.wait_for_part(Part::ApiServer, "the API server is ready", || {
                 self.get("/readyz").is_ok_and(|said| said.as_str() == Some("ok"))

@@ -153,7 +153,7 @@ impl<'lab> Cluster<'lab> {
     /// Waits for one address of each family in the status that every node's daemons read.
     fn assigned(&self, namespace: &str, name: &str) -> Result<[IpAddr; 2]> {
         let on = |node: &Node| {
-            let mut addresses = manifests::addresses(node.state_dir(), namespace, name);
+            let mut addresses = self.lab.addresses(node, namespace, name).unwrap_or_default();
             addresses.sort_unstable();
             <[IpAddr; 2]>::try_from(addresses).ok()
         };

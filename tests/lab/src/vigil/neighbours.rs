@@ -114,4 +114,13 @@ mod tests {
         let others: Vec<Ipv4Addr> = (0..SENDERS).map(|number| topology::number_v4(sender(number))).collect();
         assert!(others.iter().all(|other| other.octets()[3] > 110 && other.octets()[3] < 200));
     }
+
+    #[test]
+    fn the_senders_addresses_are_nobodys() {
+        let stations = [topology::CLIENT, topology::BYSTANDER, topology::CONTROL];
+        let numbers = stations.map(|(_, number)| number).into_iter().chain((1..=5).map(|node| 10 + node));
+        for number in numbers {
+            assert!((0..SENDERS).all(|question| sender(question) != number), "{number}");
+        }
+    }
 }
