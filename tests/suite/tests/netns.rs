@@ -2,6 +2,9 @@
 //!
 //! Needs root and cgroup2; says so and passes where it has neither. The daemons are those of the profile that the tests
 //! are built with, or of `ROADSTEAD_BIN_DIR`. Each test has a lab of its own, so they run side by side.
+//!
+//! They run twice: with manifests in a directory, and by one switch with the same manifests in a real API server, which each
+//! lab has to itself while it runs (`fixture::source`). What means nothing there leaves itself out, and says why.
 
 #![forbid(unsafe_code)]
 

@@ -28,6 +28,9 @@ cargo xtask COMMAND
                    --cluster also build the Kubernetes of the test cluster, which needs Go and twenty minutes
   demo [--keep]    build everything, make the lab, show every path working; --keep leaves it running
   test [ARGS]      build everything and run all tests, with root where they need it; ARGS go to cargo test
+  test --source api-server [ARGS]
+                   only the tests of namespaces, with the daemons' objects in a Kubernetes API server in place of a
+                   directory; ARGS go to cargo test
   bench service [--quick | --full]
                    build everything as it is shipped and measure it beside nftables and iptables; results in
                    target/bench

@@ -1,8 +1,10 @@
 //! Reads what test programs print and counts, over all of them, what passed, failed and was skipped.
 //!
-//! The harness knows no skipping: a test that cannot run here says `skipped: why` on standard error and returns. With
-//! `--show-output` the harness repeats what a passing test wrote; of that only such lines are shown.
+//! The harness knows no skipping: a test that cannot run here says `skipped: why` on standard error and returns. One that
+//! means nothing in this run, wherever it runs, says `left out: why` in the same way. With `--show-output` the harness
+//! repeats what a passing test wrote; of that only such lines are shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The counts so far.
@@ -16,7 +18,9 @@ pub(crate) struct Tally {
     pub(crate) failures: Vec<String>,
     /// Closing lines seen: one a test program.
     pub(crate) results: usize,
-    /// Tests the harness calls passed; it counts skipped ones among them.
+    /// How many tests left themselves out, by the reason.
+    pub(crate) left_out: BTreeMap<String, usize>,
+    /// Tests the harness calls passed; it counts skipped ones and those left out among them.
     passed: usize,
     ignored: usize,
     part: Part,
@@ -27,8 +31,8 @@ pub(crate) struct Tally {
 enum Part {
     #[default]
     Running,
-    /// Repeated output of tests that passed; the flag is set where the present one has said that it was skipped.
-    Successes { skip_seen: bool },
+    /// Repeated output of tests that passed; the flag is set where the present one has said why it did not run.
+    Successes { told: bool },
 }
 
 impl Tally {
@@ -45,6 +49,15 @@ impl Tally {
         self.results += other.results;
         self.passed += other.passed;
         self.ignored += other.ignored;
+        for (why, tests) in other.left_out {
+            *self.left_out.entry(why).or_default() += tests;
+        }
+    }
+
+    /// The same counts of a run whose tests have run before in another way, which their names tell from now on.
+    pub(crate) fn named(mut self, way: &str) -> Self {
+        self.failures.iter_mut().for_each(|name| *name += way);
+        self
     }
 
     /// Takes in a line of standard output; tells whether to show it.
@@ -59,7 +72,7 @@ impl Tally {
         }
         match (&mut self.part, line) {
             (part, "successes:") => {
-                *part = Part::Successes { skip_seen: false };
+                *part = Part::Successes { told: false };
                 false
             }
             (part, "failures:") => {
@@ -71,13 +84,19 @@ impl Tally {
                 self.failures.extend(name.map(str::to_owned));
                 true
             }
-            (Part::Successes { skip_seen }, _) => {
+            (Part::Successes { told }, _) => {
                 if line.starts_with("---- ") {
-                    *skip_seen = false;
+                    *told = false;
                 }
-                let skip = is_skip(line);
-                self.said_skipped += usize::from(skip && !*skip_seen);
-                *skip_seen |= skip;
+                let (skip, left_out) = (is_skip(line), line.strip_prefix("left out: "));
+                if !*told {
+                    self.said_skipped += usize::from(skip);
+                    if let Some(why) = left_out {
+                        *self.left_out.entry(why.to_owned()).or_default() += 1;
+                    }
+                }
+                *told |= skip || left_out.is_some();
+                // Those that are left out are told in the end, together.
                 skip
             }
         }
@@ -86,7 +105,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let passed = self.passed.saturating_sub(self.said_skipped);
+        let left_out: usize = self.left_out.values().sum();
+        let passed = self.passed.saturating_sub(self.said_skipped + left_out);
         write!(f, "{passed} passed, {} failed, {} skipped", self.failed, self.skipped())
     }
 }
@@ -160,6 +180,31 @@ test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
         for line in ["something a says", "successes:", "    d", "b says that a was skipped: no"] {
             assert!(!shown.contains(&line), "{line} in {shown:?}");
         }
+    }
+
+    #[test]
+    fn tests_that_leave_themselves_out_are_no_passed_ones() {
+        const RUN: &str = "
+successes:
+
+---- a stdout ----
+left out: files are its subject
+
+---- b stdout ----
+left out: files are its subject
+
+---- c stdout ----
+nothing was left out: all is well
+
+test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+        let mut tally = Tally::default();
+        assert_eq!(RUN.lines().filter(|line| tally.take(line)).count(), 2, "the first line and the last");
+        assert_eq!(tally.to_string(), "2 passed, 0 failed, 0 skipped");
+        assert_eq!(tally.left_out, BTreeMap::from([("files are its subject".to_owned(), 2)]));
+        let mut both = Tally::default();
+        both.add(tally);
+        assert_eq!(both.left_out.values().sum::<usize>(), 2);
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     for name in &tally.failures {
         println!("failed: {name}");
     }
+    for (why, tests) in &tally.left_out {
+        println!("left out{BY_SERVER}, {tests}: {why}");
+    }
     println!("{tally}");
     if !finished || tally.failed > 0 {
         bail!("tests failed");
@@ -53,18 +56,48 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 const ON_CLUSTER: &str = "on_cluster::";
 const CLUSTER_TESTS: [&str; 6] = ["--workspace", "--test", "cluster", "--test", "deploy", ON_CLUSTER];
 
+/// The switch by which the tests of namespaces have the daemons' objects in an API server, and what it takes.
+const SOURCE_FLAG: &str = "--source";
+const API_SERVER: &str = "api-server";
+/// The variable by which those tests know it.
+const SOURCE_VARIABLE: &str = "ROADSTEAD_TEST_SOURCE";
+/// The tests that run with either.
+const SOURCE_TESTS: [&str; 3] = ["--workspace", "--test", "netns"];
+/// After the names of those that ran so.
+const BY_SERVER: &str = " (with an API server as source)";
+
+/// Runs the tests of namespaces with an API server as source; the arguments are for them.
+fn run_by_server(arguments: &[String], cluster: Option<PathBuf>) -> Result<(Tally, bool)> {
+    let all: Vec<String> = SOURCE_TESTS.iter().map(|text| (*text).to_owned()).chain(arguments.to_vec()).collect();
+    println!("\nThe tests of namespaces{BY_SERVER}:");
+    let (tally, finished) = run_tests(command(&all, cluster)?.env(SOURCE_VARIABLE, API_SERVER))?;
+    Ok((tally.named(BY_SERVER), finished))
+}
+
 /// Runs what was asked for. Everything goes first that needs no cluster, whose programs may have to be built yet.
 fn run_parts(arguments: &[String]) -> Result<(Tally, bool)> {
+    if let [flag, rest @ ..] = arguments
+        && flag == SOURCE_FLAG
+    {
+        let [source, rest @ ..] = rest else { bail!("{SOURCE_FLAG} takes {API_SERVER}") };
+        if source != API_SERVER {
+            bail!("\"{source}\": {SOURCE_FLAG} takes {API_SERVER}");
+        }
+        return run_by_server(rest, cluster());
+    }
     if !arguments.is_empty() {
         let named = arguments.iter().any(|argument| argument == "cluster");
         let cluster = if named { cluster() } else { setup::cluster::found() };
-        return run_tests(command(arguments, cluster)?);
+        return run_tests(&mut command(arguments, cluster)?);
     }
     let without = ["--workspace", "--", "--skip", ON_CLUSTER].map(str::to_owned);
-    let (mut tally, finished) = run_tests(command(&without, None)?)?;
-    let (more, finished_too) = run_tests(command(&CLUSTER_TESTS.map(str::to_owned), cluster())?)?;
+    let (mut tally, finished) = run_tests(&mut command(&without, None)?)?;
+    let cluster = cluster();
+    let (by_server, finished_so) = run_by_server(&[], cluster.clone())?;
+    let (more, finished_too) = run_tests(&mut command(&CLUSTER_TESTS.map(str::to_owned), cluster)?)?;
+    tally.add(by_server);
     tally.add(more);
-    Ok((tally, finished && finished_too))
+    Ok((tally, finished && finished_so && finished_too))
 }
 
 /// The programs of the test cluster, built where they are missing.
@@ -93,9 +126,9 @@ fn command(arguments: &[String], cluster: Option<PathBuf>) -> Result<Command> {
 }
 
 /// Runs the tests, shows their lines as they come, counts results and skips. False where Cargo ends with an error.
-fn run_tests(mut command: Command) -> Result<(Tally, bool)> {
+fn run_tests(command: &mut Command) -> Result<(Tally, bool)> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("could not start {}", process::shown(&command)))?;
+    let mut child = command.spawn().with_context(|| format!("could not start {}", process::shown(command)))?;
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     let stderr = child.stderr.take().context("cargo has no standard error")?;
     let mut tally = Tally::default();

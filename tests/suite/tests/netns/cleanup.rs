@@ -5,7 +5,7 @@ use std::process::Command;
 use roadstead_dataplane::cleanup::Loaded;
 use roadstead_lab::{Node, Probe, Program, demo::Cluster, program, wait_until};
 
-use super::fixture::{LATE, WEB, assert_answered, at, lab};
+use super::fixture::{LATE, WEB, assert_answered, at, lab, needs_files};
 
 #[test]
 fn cleanup_leaves_nothing_behind() {
@@ -49,6 +49,9 @@ fn cleanup_leaves_nothing_behind() {
 
 #[test]
 fn cleanup_of_nothing_is_no_error() {
+    if needs_files("the test starts no daemon") {
+        return;
+    }
     let Some(lab) = lab("cleanup-nothing") else { return };
     let folder = lab.node("node-a").bpffs().join("absent");
     let output =

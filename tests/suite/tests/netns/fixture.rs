@@ -9,8 +9,8 @@ use std::{
 };
 
 use roadstead_lab::{
-    Lab, LoadReport, Node, Place, Probe, Program, Running, Topology, demo::Cluster, program, wait_for, wait_until,
-    who_has,
+    Lab, LoadReport, Node, Place, Probe, Program, Running, Topology, cluster, demo::Cluster, program, wait_for,
+    wait_until, who_has,
 };
 
 /// How long a daemon may take until it is ready.
@@ -28,11 +28,47 @@ pub(crate) const SHOP: &str = "shop.example.com";
 
 /// A lab of two nodes and a client; `None`, with a word on stderr, where this host cannot hold one.
 pub(crate) fn lab(name: &str) -> Option<Lab> {
-    if let Some(lack) = roadstead_lab::lack() {
+    lab_of(name, Topology::default())
+}
+
+/// The same of another shape.
+pub(crate) fn lab_of(name: &str, topology: Topology) -> Option<Lab> {
+    let (lack, make): (_, fn(&str, Topology) -> _) = match source() {
+        Sources::Files => (roadstead_lab::lack(), Lab::with),
+        Sources::Server => (cluster::lack().or_else(cluster::lack_of_controllers), Lab::served),
+    };
+    if let Some(lack) = lack {
         eprintln!("skipped: {lack}");
         return None;
     }
-    Some(Lab::with(name, Topology::default()).unwrap())
+    Some(make(name, topology).unwrap())
+}
+
+/// Where all daemons of these tests have their objects from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// A directory of manifests.
+    Files,
+    /// An API server.
+    Server,
+}
+
+/// The one switch: `cargo xtask test --source api-server` sets it.
+pub(crate) fn source() -> Sources {
+    match std::env::var("ROADSTEAD_TEST_SOURCE").as_deref() {
+        Err(_) | Ok("" | "files") => Sources::Files,
+        Ok("api-server") => Sources::Server,
+        Ok(other) => panic!("ROADSTEAD_TEST_SOURCE is \"{other}\", not \"files\" or \"api-server\""),
+    }
+}
+
+/// Whether a test is left out, because it means nothing where no daemon reads files; the reason is told and counted.
+pub(crate) fn needs_files(why: &str) -> bool {
+    let left_out = source() == Sources::Server;
+    if left_out {
+        eprintln!("left out: {why}");
+    }
+    left_out
 }
 
 /// `[IPv4, IPv6]` of a place.
@@ -48,8 +84,11 @@ pub(crate) fn at(place: &Place, port: u16) -> [SocketAddr; 2] {
 /// `roadstead get service NAME -n shop -o json`, as a node would have it.
 pub(crate) fn service(lab: &Lab, node: &Node, name: &str) -> Option<serde_json::Value> {
     let mut command = Command::new(program("roadstead").unwrap());
-    command.args(["get", "services", name, "-n", "shop", "-o", "json", "--manifests"]).arg(lab.manifests());
-    let output = command.arg("--state-dir").arg(node.state_dir()).output().unwrap();
+    let source = lab.source().unwrap();
+    let (flag, value) = source.flag();
+    command.args(["get", "services", name, "-n", "shop", "-o", "json", flag]).arg(value);
+    command.arg("--state-dir").arg(node.state_dir());
+    let output = node.host().output(command).unwrap();
     output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
 }
 
@@ -143,7 +182,7 @@ pub(crate) fn https(cluster: &Cluster<'_>, path: &str, address: SocketAddr) -> P
 
 /// Changes one text in a manifest, as editors and ConfigMaps do: by a rename.
 pub(crate) fn edit(lab: &Lab, file: &str, from: &str, to: &str) {
-    let text = std::fs::read_to_string(lab.manifests().join(file)).unwrap();
+    let text = lab.text(file).unwrap();
     assert!(text.contains(from), "{file} does not hold {from:?}");
     lab.apply(file, &text.replace(from, to)).unwrap();
 }

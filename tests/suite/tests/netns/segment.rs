@@ -10,7 +10,7 @@ use std::{
 
 use roadstead_lab::{Daemon, Lab, Mac, Place, Program, Topology, wait_for, wait_until, who_has};
 
-use super::fixture::{LATE, READY, lab};
+use super::fixture::{LATE, READY, lab, lab_of};
 use super::stage::metric;
 
 /// The first addresses of the pool: what the Service gets where nobody else has them.
@@ -48,11 +48,7 @@ impl Segment {
 
     /// As [`Self::new`], with so many nodes.
     pub(crate) fn of(name: &str, nodes: usize) -> Option<Self> {
-        if let Some(lack) = roadstead_lab::lack() {
-            eprintln!("skipped: {lack}");
-            return None;
-        }
-        let lab = Lab::with(name, Topology { nodes, ..Topology::default() }).unwrap();
+        let lab = lab_of(name, Topology { nodes, ..Topology::default() })?;
         lab.apply("web.yaml", WEB).unwrap();
         let segment = Self { lab, speakers: Vec::new() };
         segment.advertise("");

@@ -3,11 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use roadstead_lab::{Daemon, EchoPorts, Lab, Place, Process, Program, program, wait_for, wait_until};
 
-use super::fixture::{LATE, READY, ips, lab};
+use super::fixture::{LATE, READY, Sources, ips, lab, source};
 use super::services::{Endpoint, Service};
+
+/// For how long nothing comes any more after the last object of a manifest.
+const CALM: Duration = Duration::from_millis(300);
+/// When a change that nothing came of has been undone by the next one.
+const UNDONE: Duration = Duration::from_millis(500);
 
 /// The way that in-cluster traffic takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,14 +219,42 @@ impl Stage {
 
     /// Writes a manifest, and waits until the maps hold it where an agent runs.
     pub(crate) fn apply(&self, file: &str, text: &str) {
-        let unchanged = std::fs::read_to_string(self.lab.manifests().join(file)).is_ok_and(|old| old == text);
+        let Some(before) = self.write(file, text) else { return };
+        self.wait_programmed(file, || self.generation() > before);
+        // A file is read whole; an API server tells of each object by itself.
+        if source() == Sources::Server {
+            let mut last = (self.generation(), Instant::now());
+            self.wait_programmed(file, || {
+                let now = self.generation();
+                if now != last.0 {
+                    last = (now, Instant::now());
+                }
+                last.1.elapsed() > CALM
+            });
+        }
+    }
+
+    /// Writes a manifest while an agent runs, and waits until the maps hold something new; whether they do. From an API
+    /// server this may be the rest of an earlier change, and two changes may have undone each other before anybody looks.
+    pub(crate) fn change(&self, file: &str, text: &str) -> bool {
+        let Some(before) = self.write(file, text) else { return false };
+        let written = Instant::now();
+        let undone = || source() == Sources::Server && written.elapsed() > UNDONE;
+        self.wait_programmed(file, || self.generation() > before || undone());
+        self.generation() > before
+    }
+
+    /// Writes a manifest; the generation before, where an agent is to notice.
+    fn write(&self, file: &str, text: &str) -> Option<Option<u64>> {
+        let unchanged = self.lab.text(file).is_some_and(|old| old == text);
         let before = self.generation();
         self.lab.apply(file, text).unwrap();
-        if !unchanged && before.is_some() {
-            let holds = || self.generation() > before;
-            wait_until(LATE, &format!("the maps hold {file}"), holds)
-                .unwrap_or_else(|error| panic!("{error}; the end of the log:\n{}", self.agent().log_tail(20)));
-        }
+        (!unchanged && before.is_some()).then_some(before)
+    }
+
+    fn wait_programmed(&self, file: &str, holds: impl FnMut() -> bool) {
+        wait_until(LATE, &format!("the maps hold {file}"), holds)
+            .unwrap_or_else(|error| panic!("{error}; the end of the log:\n{}", self.agent().log_tail(20)));
     }
 
     /// The generation of the snapshot that the maps hold.
