@@ -159,7 +159,8 @@ pub(crate) fn idle_table(idle: &[Idle], plan: &Plan) -> Table {
         head: head.map(str::to_owned).to_vec(),
         rows: idle.iter().map(row).collect(),
         remarks: vec![
-            "All side by side. The kubelets renew their Leases and controllers theirs; whoever watches Nodes hears of those.".to_owned(),
+            "All side by side. Received: what came to the node, its kubelet's share included, which renews its Lease."
+                .to_owned(),
         ],
     }
 }

@@ -138,8 +138,24 @@ impl Match<'_> {
         running.stop()
     }
 
+    /// Waits for whoever started over what it had programmed and may still be at it: until all have seen what is, and a change.
+    fn catch_up(&mut self) -> Result<()> {
+        let balancing = || self.plan.contestants.iter().copied().filter(|one| one.balances());
+        for contestant in balancing() {
+            self.site.watch_change(contestant, self.side)?.seen()?;
+        }
+        let side = self.side.other();
+        let clients = balancing().map(|contestant| self.site.watch_change(contestant, side));
+        let clients = clients.collect::<Result<Vec<_>>>()?;
+        clients.iter().try_for_each(Watcher::wait_watching)?;
+        self.site.change(side)?;
+        clients.into_iter().try_for_each(|client| client.seen().map(drop))?;
+        self.side = side;
+        Ok(())
+    }
+
     /// All of them, side by side in a cluster in which nothing happens.
-    pub(crate) fn idle(&self) -> Result<Vec<Idle>> {
+    pub(crate) fn idle(&mut self) -> Result<Vec<Idle>> {
         let mut all = Vec::new();
         for contestant in &self.plan.contestants {
             let client = contestant.balances().then(|| self.site.watch_last(*contestant)).transpose()?;
@@ -148,6 +164,7 @@ impl Match<'_> {
             client.map(Watcher::seen).transpose()?;
             all.push((*contestant, running));
         }
+        self.catch_up()?;
         thread::sleep(self.plan.settling * 2);
         let spent = |contestant: Contestant| Spent::at(self.site.node(contestant).host());
         let before = all.iter().map(|(contestant, _)| spent(*contestant)).collect::<Result<Vec<_>>>()?;
