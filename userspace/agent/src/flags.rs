@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use nix::unistd::Group;
 use roadstead_model::Selection;
 use roadstead_sources::SourceFlags;
 use roadstead_telemetry::TelemetryFlags;
@@ -78,9 +79,9 @@ pub(crate) struct RunFlags {
     #[arg(long, env = "ROADSTEAD_BPFFS", value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub(crate) bpffs: PathBuf,
 
-    /// Let this group (a number) write the maps that the speaker tells who announces what by, so that it can do so as a user
-    /// other than root and without CAP_BPF. The agent must be in the group, or have CAP_CHOWN.
-    #[arg(long, env = "ROADSTEAD_SPEAKER_GROUP", value_name = "GID")]
+    /// Let this group, a name or a number, write the maps that the speaker tells who announces what by, so that it can do so
+    /// as a user other than root and without CAP_BPF. The agent must be in the group, or have CAP_CHOWN.
+    #[arg(long, env = "ROADSTEAD_SPEAKER_GROUP", value_name = "GROUP", value_parser = group)]
     pub(crate) speaker_group: Option<u32>,
 
     /// Translate at connect and sendmsg, so that in-cluster traffic costs nothing per packet.
@@ -155,6 +156,15 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     text.parse().map(|network: IpNet| network.trunc()).map_err(|_| format!("{text:?} is no CIDR"))
 }
 
+/// The number of a group. A number is none of this host's names: an image has no list of groups.
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let found = Group::from_name(text).map_err(|error| format!("the groups cannot be read: {error}"))?;
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| format!("there is no group {text:?}"))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
     On,
@@ -213,6 +223,17 @@ mod tests {
             Command::Run(flags) => Ok(*flags),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_speakers_group_is_a_name_or_a_number() {
+        let cases =
+            [(vec![], None), (vec!["--speaker-group=65532"], Some(65532)), (vec!["--speaker-group=root"], Some(0))];
+        for (flags, expected) in cases {
+            assert_eq!(run(&flags).unwrap().speaker_group, expected, "{flags:?}");
+        }
+        let error = run(&["--speaker-group=nobody-has-this"]).unwrap_err();
+        assert!(error.contains("there is no group \"nobody-has-this\""), "{error}");
     }
 
     #[test]
