@@ -68,7 +68,7 @@ pub(crate) struct RunFlags {
     /// Where to hear the other speakers, UDP
     #[arg(long, value_name = "ADDR", env = "ROADSTEAD_LISTEN_MEMBERSHIP", default_value = "[::]:7946")]
     listen_membership: SocketAddr,
-    /// File with the key, in hexadecimal, that all speakers share
+    /// File with the key, in hexadecimal, that all speakers share. Keys in further lines are believed and not used
     #[arg(long, value_name = "FILE", env = "ROADSTEAD_KEY_FILE")]
     key_file: Option<PathBuf>,
     /// Seconds between two unasked announcements of an address, so that switches do not forget its port; 0 for none after
@@ -376,13 +376,19 @@ fn random() -> io::Result<[u8; 32]> {
 
 fn read_key(path: &Path) -> anyhow::Result<Key> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
-    let digits: Option<Vec<u8>> = text.trim().chars().map(|digit| digit.to_digit(16)?.try_into().ok()).collect();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().with_context(|| format!("{} holds no key", path.display()))?;
+    let key = Key::new(&key_bytes(path, first)?);
+    lines.try_fold(key, |key, line| Ok(key.believing(&key_bytes(path, line)?)))
+}
+
+fn key_bytes(path: &Path, line: &str) -> anyhow::Result<Vec<u8>> {
+    let digits: Option<Vec<u8>> = line.chars().map(|digit| digit.to_digit(16)?.try_into().ok()).collect();
     let digits = digits.with_context(|| format!("{} holds something else than hexadecimal digits", path.display()))?;
     if digits.len() < 32 || digits.len() % 2 != 0 {
         bail!("{} must hold at least 16 bytes in hexadecimal, two digits each", path.display());
     }
-    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-    Ok(Key::new(&bytes))
+    Ok(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
 /// A number above that of every earlier start, by which peers tell a restart from a replay. The clock alone would not
@@ -425,6 +431,9 @@ mod tests {
             ("00112233445566778899aabbccddee", false),
             ("00112233445566778899aabbccddeeff0", false),
             ("00112233445566778899aabbccddeexx", false),
+            ("00112233445566778899aabbccddeeff\n\n  ffeeddccbbaa99887766554433221100\n", true),
+            ("00112233445566778899aabbccddeeff\nffee", false),
+            ("\n", false),
             ("", false),
         ];
         for (text, expected) in cases {

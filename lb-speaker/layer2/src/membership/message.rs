@@ -30,21 +30,41 @@ pub(super) const MAX_REFUSED: usize = 24;
 /// The longest datagram, a part of a document; a receiver needs no larger buffer.
 pub const MAX_DATAGRAM: usize = 1232;
 
-/// The key that all speakers of a cluster share. It is never shown.
+/// The key that all speakers of a cluster share, and others that are believed beside it while it is replaced. None is ever
+/// shown.
 #[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+pub struct Key {
+    signs: Hmac<Sha256>,
+    believed: Vec<Hmac<Sha256>>,
+}
 
 impl Key {
     /// A key of any length; 32 random bytes are the right one.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        // A shared secret of any length is taken: what is longer than a block is hashed first (RFC 2104).
-        Self(Hmac::new_from_slice(bytes).expect("HMAC takes keys of every length"))
+        Self { signs: keyed(bytes), believed: Vec::new() }
+    }
+
+    /// Believes what is signed by another key as well.
+    #[must_use]
+    pub fn believing(mut self, bytes: &[u8]) -> Self {
+        self.believed.push(keyed(bytes));
+        self
+    }
+
+    fn vouches(&self, signed: &[u8], tag: &[u8]) -> bool {
+        let mut keys = [&self.signs].into_iter().chain(&self.believed);
+        keys.any(|key| key.clone().chain_update(signed).verify_slice(tag).is_ok())
     }
 
     pub(super) fn tag(&self, bytes: &[u8]) -> [u8; TAG_LENGTH] {
-        self.0.clone().chain_update(bytes).finalize().into_bytes().into()
+        self.signs.clone().chain_update(bytes).finalize().into_bytes().into()
     }
+}
+
+/// A shared secret of any length is taken: what is longer than a block is hashed first (RFC 2104).
+fn keyed(bytes: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(bytes).expect("HMAC takes keys of every length")
 }
 
 impl fmt::Debug for Key {
@@ -248,9 +268,7 @@ pub(super) fn sealed(mut bytes: Vec<u8>, key: Option<&Key>) -> Vec<u8> {
 pub(super) fn opened<'a>(bytes: &'a [u8], key: Option<&Key>) -> Result<&'a [u8], MessageError> {
     let Some(key) = key else { return Ok(bytes) };
     let (signed, tag) = bytes.split_last_chunk::<TAG_LENGTH>().ok_or(MessageError::NotAuthentic)?;
-    let expected = key.0.clone().chain_update(signed);
-    expected.verify_slice(tag).map_err(|_| MessageError::NotAuthentic)?;
-    Ok(signed)
+    key.vouches(signed, tag).then_some(signed).ok_or(MessageError::NotAuthentic)
 }
 
 #[cfg(test)]
@@ -305,6 +323,17 @@ mod tests {
         assert_eq!(Message::decode(&MESSAGE.encode(None), Some(&key)), Err(MessageError::NotAuthentic));
         assert_eq!(Message::decode(&signed, Some(&Key::new(b"other"))), Err(MessageError::NotAuthentic));
         assert_eq!(Message::decode(&signed, None), Err(MessageError::NotAuthentic));
+    }
+
+    #[test]
+    fn a_key_is_replaced_in_three_steps_in_any_order_of_nodes() {
+        let (old, new) = (b"old".as_slice(), b"new".as_slice());
+        let steps = [Key::new(old), Key::new(old).believing(new), Key::new(new).believing(old), Key::new(new)];
+        let hears = |from: &Key, to: &Key| Message::decode(&MESSAGE.encode(Some(from)), Some(to)) == Ok(MESSAGE);
+        for pair in steps.windows(2) {
+            assert!(hears(&pair[0], &pair[1]) && hears(&pair[1], &pair[0]));
+        }
+        assert!(!hears(&steps[2], &steps[0]) && !hears(&steps[0], &steps[3]), "a step was left out");
     }
 
     #[test]
