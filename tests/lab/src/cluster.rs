@@ -257,6 +257,9 @@ impl ControlPlane {
             Part::KubeProxy => bail!("it is a node's"),
         });
         command.args(self.shape.more_flags(part));
+        if part == Part::Etcd && self.assets.knows(part, flags::NO_SYNC) {
+            command.arg(flags::NO_SYNC);
+        }
         let process = self.place.spawn(part.name(), command)?;
         self.parts().insert(part, process);
         Ok(())

@@ -75,6 +75,13 @@ impl Assets {
         self.all_in_one().or_else(|| Some(self.0.join(part.name())).filter(|program| program.is_file()))
     }
 
+    /// Whether a part's help names this flag; older ones of somebody else's have not all of them.
+    pub(super) fn knows(&self, part: Part, flag: &str) -> bool {
+        let output = self.command(part).arg("--help").output();
+        let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&said).contains(flag.trim_start_matches('-'))
+    }
+
     pub(super) fn kubectl(&self) -> PathBuf {
         self.0.join("kubectl")
     }

@@ -48,7 +48,9 @@ pub(super) struct Files {
     pub(super) audit_log: PathBuf,
 }
 
-/// Without waiting for the disk: what is written survives the process, which is what tests end.
+/// etcd without waiting for the disk: what is written survives the process, which is what tests end. From etcd 3.5 on.
+pub(super) const NO_SYNC: &str = "--unsafe-no-fsync";
+
 pub(super) fn etcd(data: &Path) -> Vec<String> {
     vec![
         flag("data-dir", data.display()),
@@ -56,7 +58,6 @@ pub(super) fn etcd(data: &Path) -> Vec<String> {
         flag("advertise-client-urls", ETCD),
         flag("listen-peer-urls", ETCD_PEERS),
         flag("log-level", "warn"),
-        "--unsafe-no-fsync".to_owned(),
     ]
 }
 
