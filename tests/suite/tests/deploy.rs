@@ -1,7 +1,8 @@
 //! What is installed: the objects of `deploy/` as kubectl and Helm render them, the units and the Debian package's files.
 //!
-//! Nothing is applied anywhere; that a cluster takes the objects, and that the pods run with no more rights than they ask
-//! for, is the cluster suite's to show. Needs kubectl and helm, and says which of them is not there.
+//! No object is applied anywhere; that a cluster takes them, and that the pods run with no more rights than they ask for, is
+//! the cluster suite's to show. Hosts are booted: a Debian with systemd on nodes of the lab. Needs kubectl, helm, root and
+//! what `cargo xtask test` makes; says which of them is not there.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +10,14 @@
 #[path = "deploy"]
 mod files {
     mod host;
+}
+
+#[cfg(test)]
+#[path = "deploy"]
+mod booted {
+    mod machine;
+    mod site;
+    mod units;
 }
 
 // `cargo xtask test` knows the tests by this module's name: kubectl and helm are installed after all other tests.

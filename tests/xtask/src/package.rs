@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,10 +29,24 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// A Debian package of all three with their units, in `target/debian`. It depends on the C library of this machine.
 fn debian() -> Result<()> {
     setup::install()?;
-    let packer = setup::install_packer()?;
     let mut build = workspace::cargo();
     build.args(["build", "--release", "--locked"]).args(packages());
     process::run(&mut build)?;
+    process::run(&mut packing()?)
+}
+
+/// The same package of the programs that the tests run, quickly made; tells its file.
+pub(crate) fn of_tests() -> Result<PathBuf> {
+    let package = workspace::program_dir().join("roadstead.deb");
+    let mut pack = packing()?;
+    pack.args(["--profile", workspace::PROFILE, "--fast", "--strip", "--quiet", "--output"]).arg(&package);
+    process::run(&mut pack)?;
+    Ok(package)
+}
+
+/// The command that packs what has been built.
+fn packing() -> Result<Command> {
+    let packer = setup::install_packer()?;
     let mut pack = workspace::cargo();
     // Called as Cargo calls it, wherever it is installed; it builds nothing itself, as it knows one crate alone.
     let path = env::join_paths(
@@ -43,7 +58,7 @@ fn debian() -> Result<()> {
     )?;
     pack.env("PATH", path).args(["deb", "--package", "roadstead-agent", "--no-build", "--locked"]);
     pack.arg("--target-dir").arg(workspace::target_dir());
-    process::run(&mut pack)
+    Ok(pack)
 }
 
 /// The three programs without any library of the machine, in `target/package`: what `deploy/Dockerfile` copies.

@@ -5,15 +5,17 @@
 
 mod apt;
 pub(crate) mod cluster;
+mod debian;
 mod linker;
 mod packer;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use roadstead_toolchain::{Host, LINKER_LLVM, Linker, find_compiler};
 
 use crate::{host, process};
@@ -70,6 +72,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// Builds and installs the programs of the test cluster where they are missing; tells their folder.
 pub(crate) fn install_cluster() -> Result<PathBuf> {
     cluster::install()
+}
+
+/// Installs a Debian to boot in the tests where it is missing; tells its folder.
+pub(crate) fn install_debian() -> Result<PathBuf> {
+    debian::install()
+}
+
+/// What belongs to every checkout: the user's cache folder, ours in it.
+fn cache_folder() -> Result<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("roadstead"))
 }
 
 /// Installs what is missing; tells whether anything was. Says nothing where nothing is.

@@ -12,10 +12,14 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 
 use crate::tally::{self, Tally};
-use crate::{host, process, setup, workspace};
+use crate::{host, package, process, setup, workspace};
 
 /// How many tests may be skipped on the CI machine.
 const SKIPS_FILE: &str = "tests/suite/skips.txt";
+
+/// Name a Debian to boot and the package for the tests that install it.
+const DEBIAN_VARIABLE: &str = "ROADSTEAD_DEBIAN_DIR";
+const PACKAGE_VARIABLE: &str = "ROADSTEAD_PACKAGE";
 
 /// `cargo xtask test [ARGS]`; the arguments take the place of "all of the workspace".
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -52,9 +56,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The tests on a real cluster and those that need its tools, by the module that they are in, and by their test programs.
+/// The tests on a real cluster and those that need its tools, and those that boot a host, by the module that they are in,
+/// and by their test programs.
 const ON_CLUSTER: &str = "on_cluster::";
-const CLUSTER_TESTS: [&str; 6] = ["--workspace", "--test", "cluster", "--test", "deploy", ON_CLUSTER];
+const BOOTED: &str = "booted::";
+const LAST_TESTS: [&str; 8] = ["--workspace", "--test", "cluster", "--test", "deploy", "--", ON_CLUSTER, BOOTED];
+
+/// What some tests need beyond the daemons; where it is missing, they say so.
+#[derive(Default)]
+struct Extras {
+    /// The programs of the test cluster.
+    cluster: Option<PathBuf>,
+    /// A Debian to boot, and the package to install in it.
+    host: Option<(PathBuf, PathBuf)>,
+}
 
 /// The switch by which the tests of namespaces have the daemons' objects in an API server, and what it takes.
 const SOURCE_FLAG: &str = "--source";
@@ -70,11 +85,11 @@ const BY_SERVER: &str = " (with an API server as source)";
 fn run_by_server(arguments: &[String], cluster: Option<PathBuf>) -> Result<(Tally, bool)> {
     let all: Vec<String> = SOURCE_TESTS.iter().map(|text| (*text).to_owned()).chain(arguments.to_vec()).collect();
     println!("\nThe tests of namespaces{BY_SERVER}:");
-    let (tally, finished) = run_tests(command(&all, cluster)?.env(SOURCE_VARIABLE, API_SERVER))?;
+    let (tally, finished) = run_tests(command(&all, Extras { cluster, host: None })?.env(SOURCE_VARIABLE, API_SERVER))?;
     Ok((tally.named(BY_SERVER), finished))
 }
 
-/// Runs what was asked for. Everything goes first that needs no cluster, whose programs may have to be built yet.
+/// Runs what was asked for. Everything goes first that needs neither cluster nor host, which may have to be made yet.
 fn run_parts(arguments: &[String]) -> Result<(Tally, bool)> {
     if let [flag, rest @ ..] = arguments
         && flag == SOURCE_FLAG
@@ -86,18 +101,25 @@ fn run_parts(arguments: &[String]) -> Result<(Tally, bool)> {
         return run_by_server(rest, cluster());
     }
     if !arguments.is_empty() {
-        let named = arguments.iter().any(|argument| argument == "cluster");
-        let cluster = if named { cluster() } else { setup::cluster::found() };
-        return run_tests(&mut command(arguments, cluster)?);
+        let named = |name: &str| arguments.iter().any(|argument| argument == name);
+        let cluster = if named("cluster") { cluster() } else { setup::cluster::found() };
+        let host = if named("deploy") { host_to_boot() } else { None };
+        return run_tests(&mut command(arguments, Extras { cluster, host })?);
     }
-    let without = ["--workspace", "--", "--skip", ON_CLUSTER].map(str::to_owned);
-    let (mut tally, finished) = run_tests(&mut command(&without, None)?)?;
+    let without = ["--workspace", "--", "--skip", ON_CLUSTER, "--skip", BOOTED].map(str::to_owned);
+    let (mut tally, finished) = run_tests(&mut command(&without, Extras::default())?)?;
     let cluster = cluster();
     let (by_server, finished_so) = run_by_server(&[], cluster.clone())?;
-    let (more, finished_too) = run_tests(&mut command(&CLUSTER_TESTS.map(str::to_owned), cluster)?)?;
+    let extras = Extras { cluster, host: host_to_boot() };
+    let (more, finished_too) = run_tests(&mut command(&LAST_TESTS.map(str::to_owned), extras)?)?;
     tally.add(by_server);
     tally.add(more);
     Ok((tally, finished && finished_so && finished_too))
+}
+
+fn host_to_boot() -> Option<(PathBuf, PathBuf)> {
+    let made = setup::install_debian().and_then(|debian| Ok((debian, package::of_tests()?)));
+    made.inspect_err(|error| eprintln!("test: {error:#}\ntest: what boots a host is skipped")).ok()
 }
 
 /// The programs of the test cluster, built where they are missing.
@@ -106,7 +128,7 @@ fn cluster() -> Option<PathBuf> {
     installed.inspect_err(|error| eprintln!("test: {error:#}\ntest: what needs a Kubernetes cluster is skipped")).ok()
 }
 
-fn command(arguments: &[String], cluster: Option<PathBuf>) -> Result<Command> {
+fn command(arguments: &[String], extras: Extras) -> Result<Command> {
     let mut command = workspace::cargo();
     command.args(["test", "--profile", workspace::PROFILE, "--no-fail-fast"]);
     // Our own flags to the test programs may follow the user's.
@@ -116,8 +138,11 @@ fn command(arguments: &[String], cluster: Option<PathBuf>) -> Result<Command> {
     };
     command.args(to_cargo).args(["--", "--show-output"]).args(to_tests.iter().skip(1));
     command.env("ROADSTEAD_BIN_DIR", workspace::program_dir()).env("PATH", workspace::path_with_sbin());
-    if let Some(folder) = cluster {
+    if let Some(folder) = extras.cluster {
         command.env(setup::cluster::FOLDER_VARIABLE, folder);
+    }
+    if let Some((debian, package)) = extras.host {
+        command.env(DEBIAN_VARIABLE, debian).env(PACKAGE_VARIABLE, package);
     }
     if !host::is_root() && host::has_sudo() {
         command.env(runner_variable()?, "sudo -E");

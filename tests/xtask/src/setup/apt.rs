@@ -93,6 +93,7 @@ fn is_there(package: &str) -> bool {
         "iputils-arping" => process::starts("arping", "-V"),
         "ndisc6" => process::starts("ndisc6", "-V"),
         "tshark" => starts("tshark"),
+        "mmdebstrap" => starts("mmdebstrap"),
         "nghttp2-client" => starts("h2load"),
         "python3-pip" => process::answer("python3", &["-m", "pip", "--version"]).is_some(),
         "llvm-22-dev" => super::linker::llvm_prefix().join("bin/llvm-config").exists(),

@@ -94,9 +94,7 @@ fn assets(folder: &Path) -> Result<PathBuf> {
 }
 
 fn cache_folder() -> Result<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("roadstead/cluster"))
+    Ok(super::cache_folder()?.join("cluster"))
 }
 
 fn sources() -> PathBuf {
