@@ -12,8 +12,12 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
   - {name: ROADSTEAD_IN_CLUSTER, value: "true"}
   - {name: ROADSTEAD_NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+  {{- if has .component (list "ingress" "speaker") }}
   - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+  {{- end }}
+  {{- if eq .component "ingress" }}
   - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+  {{- end }}
   {{- with .Values.apiServer.host }}
   - {name: KUBERNETES_SERVICE_HOST, value: {{ . | quote }}}
   {{- end }}

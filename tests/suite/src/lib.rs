@@ -4,4 +4,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
+
 pub mod tidy;
+
+/// The top of the checkout that this crate was built from.
+#[must_use]
+pub fn top() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}

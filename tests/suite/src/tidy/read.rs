@@ -35,8 +35,7 @@ impl std::error::Error for ReadError {}
 impl Tree {
     /// Reads the checkout that this crate was built from.
     pub fn read() -> Result<Self, ReadError> {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let top = here.ancestors().nth(2).unwrap_or(here);
+        let top = &*crate::top();
         let mut tree = Self::default();
         read_files(top, top, &mut tree)?;
         for manifest in ["Cargo.toml", "ebpf/programs/Cargo.toml"] {

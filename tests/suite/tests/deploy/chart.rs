@@ -1,13 +1,16 @@
 //! The chart renders what `deploy/` holds, and what its values change of it.
 
+use roadstead_suite::top;
 use serde_json::{Value, json};
 
-use super::render::{chart, find, id, kustomize, strings, top};
+use super::objects::assert_flags_known;
+use super::render::{chart, find, id, kustomize, strings};
 
 #[test]
 fn the_chart_renders_the_same_objects() {
     let Some(rendered) = chart(&["--set", "namespace.create=true"]) else { return };
     let Some(plain) = kustomize("deploy") else { return };
+    assert_flags_known(&rendered);
     assert_eq!(rendered.iter().map(id).collect::<Vec<_>>(), plain.iter().map(id).collect::<Vec<_>>());
     for (rendered, plain) in rendered.iter().zip(&plain) {
         assert_eq!(rendered, plain, "{:?}", id(plain));
@@ -38,6 +41,7 @@ fn values_become_flags() {
         speaker.interfaces={eth0},speaker.election=sticky,speaker.partition=strict,apiServer.host=192.0.2.1,\
         apiServer.port=6443,image.repository=registry.example/roadstead,image.tag=1.2.3,speaker.key.value=00ff";
     let Some(objects) = chart(&["--set", values]) else { return };
+    assert_flags_known(&objects);
     let expected = [
         (
             "agent",
@@ -101,6 +105,7 @@ fn a_speaker_that_answers_by_programs_gets_the_rights_for_it() {
     assert_eq!(strings(&context["capabilities"]["add"]), ["NET_RAW", "BPF", "NET_ADMIN", "SYS_ADMIN"]);
     assert_eq!((&context["runAsUser"], context.get("allowPrivilegeEscalation")), (&json!(0), None));
     assert!(args(&objects, "speaker").ends_with(&["--bpffs=/bpf/roadstead", "--responder=auto"]));
+    assert_flags_known(&objects);
 }
 
 #[test]

@@ -1,21 +1,14 @@
 //! Hosts without Kubernetes: the units and the files of the Debian package.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
+
+use roadstead_suite::top;
 
 const UNITS: [(&str, &str); 3] = [
     ("roadstead", "CAP_BPF CAP_NET_ADMIN CAP_PERFMON"),
     ("roadstead-ingress", "CAP_NET_BIND_SERVICE"),
     ("roadstead-speaker", "CAP_NET_RAW"),
 ];
-
-/// The top of the checkout.
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
-}
 
 fn unit(name: &str) -> String {
     fs::read_to_string(top().join(format!("deploy/systemd/{name}.service"))).unwrap()

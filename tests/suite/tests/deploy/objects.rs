@@ -14,7 +14,12 @@ struct Expected {
     user: u32,
     capabilities: &'static [&'static str],
     port: u16,
+    /// Variables that are no flags.
+    reads: &'static [&'static str],
 }
+
+/// What every client of the API server in a pod reads.
+const OF_THE_CLUSTER: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
 
 const DAEMONS: [Expected; 3] = [
     Expected {
@@ -23,6 +28,7 @@ const DAEMONS: [Expected; 3] = [
         user: 0,
         capabilities: &["BPF", "NET_ADMIN", "PERFMON"],
         port: 9471,
+        reads: &[],
     },
     Expected {
         name: "ingress",
@@ -30,8 +36,16 @@ const DAEMONS: [Expected; 3] = [
         user: 65532,
         capabilities: &["NET_BIND_SERVICE"],
         port: 9472,
+        reads: &["POD_NAMESPACE", "POD_NAME"],
     },
-    Expected { name: "speaker", program: "roadstead-speaker", user: 65532, capabilities: &["NET_RAW"], port: 9473 },
+    Expected {
+        name: "speaker",
+        program: "roadstead-speaker",
+        user: 65532,
+        capabilities: &["NET_RAW"],
+        port: 9473,
+        reads: &[],
+    },
 ];
 
 #[test]
@@ -118,19 +132,28 @@ fn a_proxy_has_the_time_to_drain() {
 #[test]
 fn every_flag_in_the_manifests_is_one_of_the_program() {
     let Some(objects) = kustomize("deploy") else { return };
+    assert_flags_known(&objects);
+}
+
+/// Flags and variables of the daemons' pods are what their programs know.
+#[track_caller]
+pub(super) fn assert_flags_known(objects: &[Value]) {
     for expected in DAEMONS {
-        let container = &find(&objects, "DaemonSet", &format!("roadstead-{}", expected.name))["spec"]["template"]["spec"]
+        let container = &find(objects, "DaemonSet", &format!("roadstead-{}", expected.name))["spec"]["template"]["spec"]
             ["containers"][0];
         assert_eq!(strings(&container["command"]), [&format!("/{}", expected.program), "run"]);
         let help = Command::new(program(expected.program).unwrap()).args(["run", "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
-        for flag in strings(&container["args"]) {
+        let flags = strings(&container["args"]);
+        assert!(!flags.is_empty(), "{}", expected.name);
+        for flag in flags {
             let name = flag.split('=').next().unwrap();
             assert!(help.contains(&format!("{name} <")), "{}: {flag} is not in\n{help}", expected.program);
         }
         let variables = container["env"].as_array().unwrap().iter().filter_map(|variable| variable["name"].as_str());
-        for variable in variables.filter(|name| name.starts_with("ROADSTEAD_")) {
-            assert!(help.contains(&format!("[env: {variable}=")), "{}: {variable} is not in\n{help}", expected.program);
+        for variable in variables {
+            let known = help.contains(&format!("[env: {variable}=")) || expected.reads.contains(&variable);
+            assert!(known || OF_THE_CLUSTER.contains(&variable), "{}: {variable} is not in\n{help}", expected.program);
         }
     }
 }

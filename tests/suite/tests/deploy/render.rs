@@ -7,12 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use roadstead_suite::top;
 use serde_json::Value;
-
-/// The top of the checkout.
-pub(crate) fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
-}
 
 /// The tool where the test cluster's programs are, then where the path leads; `None`, with a word on stderr, where it is
 /// nowhere.
