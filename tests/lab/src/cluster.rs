@@ -42,7 +42,7 @@ pub use by_hand::{ClusterFlags, run};
 use credentials::Authority;
 pub(crate) use flags::API_SERVICE;
 use flags::{Files, Lists};
-pub use kube_proxy::{ProxyMode, host_program, lack_of_kube_proxy};
+pub use kube_proxy::{ProxyMode, host_program, kube_proxy, lack_of_kube_proxy};
 pub use metrics::Metric;
 pub use outage::{Backup, Hidden};
 pub(crate) use shape::Shape;
@@ -68,6 +68,13 @@ pub fn lack_of_controllers() -> Option<String> {
     };
     let missing = [Part::Controllers, Part::Scheduler].into_iter().find(|part| !assets.has(*part))?;
     Some(format!("there is no {} in the folder that KUBEBUILDER_ASSETS names", missing.name()))
+}
+
+/// The folder of MetalLB's controller, speaker and manifest, where the set-up has built them.
+#[must_use]
+pub fn metallb() -> Option<PathBuf> {
+    let folder = Assets::find().ok()?.folder().join("metallb");
+    folder.join("manifest.yaml").is_file().then_some(folder)
 }
 
 /// A running control plane; dropping it ends it.
@@ -282,11 +289,15 @@ impl ControlPlane {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the API server says that it is ready, and until the controllers have done their first work.
-    fn wait_ready(&self) -> Result<()> {
+    /// Waits until the API server says that it is ready.
+    fn wait_for_api(&self) -> Result<()> {
         self.wait_for_part(Part::ApiServer, "the API server is ready", || {
             self.get("/readyz").is_ok_and(|said| said.as_str() == Some("ok"))
-        })?;
+        })
+    }
+
+    /// Waits until the controllers, where there are any, have done their first work.
+    fn wait_for_controllers(&self) -> Result<()> {
         if !self.assets.has(Part::Controllers) || self.shape == Shape::Source {
             return Ok(());
         }
@@ -317,5 +328,12 @@ impl Drop for ControlPlane {
 /// One more host of the segment.
 fn host(lab: &Lab) -> Result<Place> {
     let (name, number) = topology::CONTROL;
-    lab.add_station(SegmentPort { place: name, number })
+    let host = lab.add_station(SegmentPort { place: name, number })?;
+    // Pods are clients of the API server under their own addresses.
+    let routes = lab.nodes().iter().flat_map(|node| {
+        let [v4, v6] = node.pod_cidrs();
+        [format!("route add {v4} via {}", node.host().v4()), format!("route add {v6} via {}", node.host().v6())]
+    });
+    host.ip(&routes.collect::<Vec<_>>())?;
+    Ok(host)
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -14,7 +15,7 @@ use crate::identity::LabId;
 use crate::interrupt;
 use crate::ip;
 use crate::namespace::Namespace;
-use crate::neighbour::Mac;
+use crate::neighbour::{Mac, who_has};
 use crate::node::{Node, Source};
 use crate::place::{Parts, Place};
 use crate::served::Served;
@@ -164,6 +165,17 @@ impl Lab {
     #[must_use]
     pub fn node_of(&self, mac: Mac) -> Option<&Node> {
         self.nodes.iter().find(|node| Mac::of(node.host().v4()) == mac)
+    }
+
+    /// The node that alone answers the client's question for an address within so long a time.
+    ///
+    /// # Errors
+    ///
+    /// Where the question cannot be sent.
+    pub fn sole_owner(&self, address: IpAddr, window: Duration) -> Result<Option<String>> {
+        let answers = who_has(self.client(), address, window)?;
+        let node = answers.keys().next().and_then(|mac| self.node_of(*mac)).filter(|_| answers.len() == 1);
+        Ok(node.map(|node| node.name().to_owned()))
     }
 
     /// The node that has this address on the segment.

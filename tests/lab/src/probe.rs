@@ -7,6 +7,7 @@ mod datagrams;
 mod hold;
 mod http;
 mod load;
+mod requests;
 mod running;
 mod stream;
 mod tls;
@@ -26,6 +27,7 @@ pub use self::datagrams::{DatagramsFlags, DatagramsReport, Span};
 pub use self::hold::{HoldFlags, HoldReport};
 pub use self::http::HttpFlags;
 pub use self::load::{LoadFlags, LoadReport};
+pub use self::requests::RequestsFlags;
 pub use self::running::Running;
 pub use self::stream::TcpFlags;
 use crate::place::Place;
@@ -60,6 +62,8 @@ pub enum ProbeCommand {
     Datagrams(DatagramsFlags),
     /// Open connections at a steady rate until standard input ends
     Load(LoadFlags),
+    /// Send requests at a steady rate until standard input ends
+    Requests(RequestsFlags),
 }
 
 /// Probes, printing one line of JSON an attempt.
@@ -73,11 +77,13 @@ pub fn run(command: &ProbeCommand) -> Result<()> {
         ProbeCommand::Udp(flags) => attempts(flags.repeat, |timeout| datagram::probe(flags, timeout)),
         ProbeCommand::Http(flags) => {
             let client = http::Client::new(flags)?;
-            attempts(flags.repeat, |timeout| client.probe(timeout))
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+            attempts(flags.repeat, |timeout| client.probe(&runtime, timeout))
         }
         ProbeCommand::Hold(flags) => print(&hold::run(flags)?),
         ProbeCommand::Datagrams(flags) => print(&datagrams::run(flags)?),
         ProbeCommand::Load(flags) => print(&load::run(flags)?),
+        ProbeCommand::Requests(flags) => print(&requests::run(flags)?),
     }
 }
 
@@ -184,6 +190,12 @@ impl Probe {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.0.get(1)?.to_str()?.parse().ok()
+    }
+
+    /// The same HTTP request again and again.
+    pub(crate) fn at_rate(&self, rate: u32) -> Vec<OsString> {
+        let http = self.0.iter().skip(1).cloned();
+        ["requests".into()].into_iter().chain(http).chain(["--rate".into(), rate.to_string().into()]).collect()
     }
 
     fn with(mut self, argument: impl Into<OsString>) -> Self {

@@ -82,6 +82,10 @@ impl Assets {
         String::from_utf8_lossy(&said).contains(flag.trim_start_matches('-'))
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     pub(super) fn kubectl(&self) -> PathBuf {
         self.0.join("kubectl")
     }

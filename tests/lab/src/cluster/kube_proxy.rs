@@ -63,16 +63,16 @@ pub fn host_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-impl ControlPlane {
-    /// The program that is kube-proxy where it is started under that name.
-    ///
-    /// # Errors
-    ///
-    /// Where there is none.
-    pub fn kube_proxy(&self) -> Result<PathBuf> {
-        self.assets.program(Part::KubeProxy).context("there is no kube-proxy")
-    }
+/// The program that is kube-proxy where it is started under that name.
+///
+/// # Errors
+///
+/// Where there is none.
+pub fn kube_proxy() -> Result<PathBuf> {
+    Assets::find()?.program(Part::KubeProxy).context("there is no kube-proxy")
+}
 
+impl ControlPlane {
     /// Starts kube-proxy on a node. Its rules are not waited for.
     ///
     /// # Errors
@@ -97,6 +97,12 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// The file of the cluster's authority, for the kubeconfigs of what runs in pods.
+    #[must_use]
+    pub fn authority(&self) -> &Path {
+        &self.files.authority
+    }
+
     fn kube_proxy_command(&self, flags: &[String]) -> Result<Command> {
         if !self.assets.has(Part::KubeProxy) {
             bail!("there is no kube-proxy");
@@ -104,11 +110,5 @@ impl ControlPlane {
         let mut command = self.assets.command(Part::KubeProxy);
         command.args(flags);
         Ok(command)
-    }
-
-    /// The cluster's authority, for the kubeconfigs of what runs in pods.
-    #[must_use]
-    pub fn authority(&self) -> &Path {
-        &self.files.authority
     }
 }

@@ -36,14 +36,12 @@ impl ControlPlane {
     /// Where it does not come up.
     pub fn start_api(&self) -> Result<()> {
         self.start_part(Part::ApiServer)?;
+        // The others wait for it by themselves, but not for long.
+        self.wait_for_api()?;
         for part in self.shape.controllers().iter().copied().filter(|part| self.assets.has(*part)) {
-            // They wait for the API server by themselves, but not for long.
-            self.wait_for_part(Part::ApiServer, "the API server is ready", || {
-                self.get("/readyz").is_ok_and(|said| said.as_str() == Some("ok"))
-            })?;
             self.start_part(part)?;
         }
-        self.wait_ready()
+        self.wait_for_controllers()
     }
 
     /// API servers that are started from now on know no streaming lists (KEP-3157), as older ones do.

@@ -74,11 +74,38 @@ impl ControlPlane {
     /// Where the log cannot be read.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(&self.files.audit_log).context("could not read the audit log")?;
-        // The server may be writing the last line.
-        let whole = text.rfind('\n').and_then(|end| text.get(..end)).unwrap_or_default();
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).context("the audit log holds a line that is no event"))
-            .collect()
+        events(&text)
+    }
+}
+
+/// The events of a log, one a line. A server that was killed leaves a line torn off, to which its successor appends its
+/// first one: of such a line what follows the tear counts.
+fn events(log: &str) -> Result<Vec<Value>> {
+    // The server may be writing the last line.
+    let whole = log.rfind('\n').and_then(|end| log.get(..end)).unwrap_or_default();
+    whole.lines().map(event).collect()
+}
+
+fn event(line: &str) -> Result<Value> {
+    const BEGINNING: &str = r#"{"kind":"Event","#;
+    let whole = serde_json::from_str(line);
+    if let (Err(_), Some(last)) = (&whole, line.rfind(BEGINNING).filter(|at| *at > 0)) {
+        return serde_json::from_str(line.get(last..).unwrap_or_default()).context("the audit log holds half an event");
+    }
+    whole.with_context(|| format!("the audit log holds a line that is no event: {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torn_lines_are_read_from_their_tear_on() {
+        let one = |verb: &str| format!(r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","verb":"{verb}"}}"#);
+        let torn = |verb: &str| one(verb)[..40].to_owned();
+        let log = format!("{}\n{}{}\n{}\n{}", one("get"), torn("list"), one("watch"), one("patch"), torn("update"));
+        let verbs: Vec<String> = events(&log).unwrap().iter().map(|event| event["verb"].to_string()).collect();
+        assert_eq!(verbs, [r#""get""#, r#""watch""#, r#""patch""#]);
+        assert!(events("nonsense\n").is_err());
     }
 }

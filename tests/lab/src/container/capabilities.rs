@@ -68,6 +68,14 @@ impl Capability {
         number.map(Self).with_context(|| format!("{name} is no capability"))
     }
 
+    /// What runtimes grant to a privileged container: all that they have themselves.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let bits = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).context("no line CapPrm")?;
+        let bits = u64::from_str_radix(bits.trim(), 16)?;
+        Ok((0..64).filter(|number| bits >> number & 1 == 1).map(Self).collect())
+    }
+
     /// What runtimes grant where a pod drops nothing.
     pub(crate) fn usual() -> Vec<Self> {
         // The list of containerd's and Docker's default specification.

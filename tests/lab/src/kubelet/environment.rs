@@ -12,10 +12,13 @@ use crate::cluster::{API_SERVICE, refused};
 /// Where pods find the API server by default: its Service.
 const API: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", API_SERVICE), ("KUBERNETES_SERVICE_PORT", "443")];
 
+/// What runtimes give to a container whose image says nothing else.
+const PATH: (&str, &str) = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+
 /// All variables of a container.
 pub(super) async fn variables(shared: &Shared, pod: &Pod, container: &Value) -> Result<BTreeMap<String, String>> {
     let mut all: BTreeMap<String, String> =
-        API.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        API.iter().chain([&PATH]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     all.insert("HOSTNAME".to_owned(), shared.node.name().to_owned());
     for from in list(container, "envFrom") {
         let prefix = from.get("prefix").and_then(Value::as_str).unwrap_or_default();
@@ -53,6 +56,9 @@ async fn referred(shared: &Shared, pod: &Pod, from: &Value) -> Result<Option<Str
 /// A field of the pod.
 pub(super) fn downward(shared: &Shared, pod: &Pod, field: &str) -> Result<String> {
     Ok(match field {
+        "status.podIP" | "status.podIPs" if !pod.is_on_the_nodes_network() => {
+            bail!("the lab's kubelet tells no pod's own address")
+        }
         "status.podIP" | "status.hostIP" => shared.node.host().v4().to_string(),
         "status.podIPs" | "status.hostIPs" => format!("{},{}", shared.node.host().v4(), shared.node.host().v6()),
         "spec.nodeName" => shared.node.name().to_owned(),

@@ -1,6 +1,11 @@
-//! A container that is no echo server: a program of an image, run on the node's own network with exactly the user,
-//! capabilities, environment and volumes that the pod's spec asks for.
+//! A container that is no echo server: a program of an image, with exactly the user, capabilities, environment and volumes
+//! that the pod's spec asks for.
+//!
+//! Programs lie in one folder whatever their image is called, and are found by their name. An image that has a folder of
+//! its own there holds all that is in it, beside one another, and starts the program that is called as itself where the
+//! spec names none.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,21 +18,28 @@ use crate::container::{Capability, Container, Mount};
 
 /// Makes the folder of a pod and describes its only container. The folder is removed with the pod.
 pub(super) async fn describe(shared: &Shared, pod: &Pod, folder: &Path) -> Result<Container> {
-    let [container] = pod.containers() else { bail!("a pod on the node's network has one container here") };
+    let [container] = pod.containers() else { bail!("a pod of programs has one container here") };
     let root = folder.join("root");
     fs::create_dir_all(&root)?;
     let variables = environment::variables(shared, pod, container).await?;
     let words = |field: &str| list(container, field).filter_map(Value::as_str);
-    let command: Vec<String> =
-        words("command").chain(words("args")).map(|word| environment::expand(word, &variables)).collect();
-    let mut mounts = vec![image(shared, container, &command)?];
+    let entry = if words("command").next().is_none() {
+        own_folder(shared, container).map(|folder| entry_point(&folder))
+    } else {
+        None
+    };
+    let words = words("command").chain(words("args")).map(|word| environment::expand(word, &variables));
+    let command: Vec<String> = entry.into_iter().chain(words).collect();
+    let mut mounts = image(shared, container, &command)?;
     let spec = pod.0.get("spec").unwrap_or(&Value::Null);
     for mount in list(container, "volumeMounts") {
         let text = |field: &str| mount.get(field).and_then(Value::as_str).unwrap_or_default();
         let volume = list(spec, "volumes").find(|volume| volume.get("name") == mount.get("name"));
         let volume = volume.with_context(|| format!("no volume {}", text("name")))?;
+        let source = volumes::volume(shared, pod, volume, &folder.join("volumes")).await?;
         mounts.push(Mount {
-            source: volumes::volume(shared, pod, volume, &folder.join("volumes")).await?.join(text("subPath")),
+            // An empty path would make a folder of a file.
+            source: if text("subPath").is_empty() { source } else { source.join(text("subPath")) },
             target: text("mountPath").into(),
             read_only: mount.get("readOnly") == Some(&true.into()),
         });
@@ -46,14 +58,43 @@ pub(super) async fn describe(shared: &Shared, pod: &Pod, folder: &Path) -> Resul
     })
 }
 
-/// The program of an image, at its place in the root.
-fn image(shared: &Shared, container: &Value, command: &[String]) -> Result<Mount> {
+/// Whether the pod's containers are programs: on the node's network all are, elsewhere those of known images.
+pub(super) fn is_program(shared: &Shared, pod: &Pod) -> bool {
+    pod.is_on_the_nodes_network() || pod.containers().iter().any(|container| own_folder(shared, container).is_some())
+}
+
+/// The programs of an image, at their places in the root.
+fn image(shared: &Shared, container: &Value, command: &[String]) -> Result<Vec<Mount>> {
     let named = container.get("image").and_then(Value::as_str).unwrap_or_default();
-    let program = command.first().context("a container without a command")?;
+    let program = Path::new(command.first().context("a container without a command")?);
     let images = shared.images.as_ref().with_context(|| format!("no image {named}"))?;
-    let file = Path::new(program).file_name().map(|file| images.join(file)).filter(|file| file.is_file());
-    let source: PathBuf = file.with_context(|| format!("no {program} in image {named}"))?;
-    Ok(Mount { source, target: program.into(), read_only: true })
+    let (name, beside) = (program.file_name().unwrap_or_default(), program.parent().unwrap_or(Path::new("/")));
+    let own = own_folder(shared, container);
+    let file = own.as_deref().unwrap_or(images).join(name);
+    if !file.is_file() {
+        bail!("no {} in image {named}", program.display());
+    }
+    let mount = |source: PathBuf, name: &OsStr| Mount { source, target: beside.join(name), read_only: true };
+    let Some(own) = own else { return Ok(vec![mount(file, name)]) };
+    let mut mounts = Vec::new();
+    for entry in fs::read_dir(&own)? {
+        let entry = entry?;
+        // A link leads to what the host has.
+        mounts.push(mount(fs::canonicalize(entry.path())?, &entry.file_name()));
+    }
+    Ok(mounts)
+}
+
+/// The folder of the container's image, where it has one: `kube-proxy` for `registry.k8s.io/kube-proxy:v1.36.3`.
+fn own_folder(shared: &Shared, container: &Value) -> Option<PathBuf> {
+    let named = container.get("image").and_then(Value::as_str)?;
+    let name = named.rsplit('/').next()?.split([':', '@']).next()?;
+    Some(shared.images.as_ref()?.join(name)).filter(|folder| folder.is_dir())
+}
+
+/// The program that an image with a folder of its own starts.
+fn entry_point(folder: &Path) -> String {
+    format!("/{}", folder.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// What the container says goes before what its pod says.
@@ -88,6 +129,9 @@ impl Security<'_> {
             let all = all.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
             all.map(str::to_owned).collect::<Vec<_>>()
         };
+        if self.is("privileged", true) {
+            return Capability::all();
+        }
         let dropped = names("drop");
         let mut kept = Capability::usual();
         if dropped.iter().any(|name| name.eq_ignore_ascii_case("all")) {
@@ -117,6 +161,7 @@ mod tests {
         let asked = json!({"capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN"]}});
         assert_eq!(of(asked), named(&["BPF", "NET_ADMIN"]));
         assert_eq!(of(json!({})), Capability::usual());
+        assert_eq!(of(json!({"privileged": true})), Capability::all().unwrap());
         let without = of(json!({"capabilities": {"drop": ["NET_RAW"]}}));
         assert_eq!(without.len() + 1, Capability::usual().len());
         let (pod, own) = (json!({"fsGroup": 3, "runAsUser": 1}), json!({"runAsUser": 2, "runAsGroup": 4}));

@@ -1,4 +1,4 @@
-//! What a pod is on its node: a pod of the lab with an echo server, or a program on the node's own network.
+//! What a pod is on its node: a network of its own or the node's, and in it an echo server or a program.
 
 use std::fs;
 use std::net::IpAddr;
@@ -23,14 +23,21 @@ pub(super) struct Sandbox {
     place: Place,
     server: Process,
     kind: Kind,
+    network: Network,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Own,
+    Nodes,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// The flags of its echo server.
-    Pod(Vec<String>),
-    /// The folder of a program on the node's network.
-    Node(PathBuf),
+    /// The flags of an echo server.
+    Echo(Vec<String>),
+    /// The folder of a program.
+    Program(PathBuf),
 }
 
 /// The description of the container in its folder.
@@ -40,27 +47,29 @@ impl Sandbox {
     /// Makes the pod's network, or its folder, and starts its server.
     pub(super) async fn start(shared: &Arc<Shared>, pod: &Pod) -> Result<Self> {
         let shared = Arc::clone(shared);
+        let kind = if process::is_program(&shared, pod) {
+            let folder = shared.node.folder().join("pods").join(pod.uid());
+            let container = process::describe(&shared, pod, &folder).await?;
+            fs::write(folder.join(DESCRIPTION), serde_json::to_string(&container)?).context("no folder for the pod")?;
+            Kind::Program(folder)
+        } else {
+            Kind::Echo(pod.echo_flags())
+        };
         if !pod.is_on_the_nodes_network() {
-            let flags = pod.echo_flags();
-            return tokio::task::spawn_blocking(move || Self::start_pod(shared, flags)).await?;
+            return tokio::task::spawn_blocking(move || Self::start_pod(shared, kind)).await?;
         }
-        let name = format!("{}-{}", shared.node.name(), pod.text("/metadata/labels/app.kubernetes.io~1component"));
-        let folder = shared.node.folder().join("pods").join(pod.uid());
-        let container = process::describe(&shared, pod, &folder).await?;
-        fs::write(folder.join(DESCRIPTION), serde_json::to_string(&container)?).context("no folder for the pod")?;
         // A leaf of its own, so that what it starts ends with it.
         let group = shared.node.cgroup_root().join(format!("pod-{}", pod.uid()));
         fs::create_dir_all(&group)?;
-        let place = shared.node.host().with_group(&name, group);
-        let kind = Kind::Node(folder);
+        let place = shared.node.host().with_group(&pod.name_on(shared.node.name()), group);
         let server = run(&place, &kind)?;
-        Ok(Self { shared, place, server, kind })
+        Ok(Self { shared, place, server, kind, network: Network::Nodes })
     }
 
-    fn start_pod(shared: Arc<Shared>, flags: Vec<String>) -> Result<Self> {
-        let (place, kind) = (shared.node.add_unnamed_pod()?, Kind::Pod(flags));
+    fn start_pod(shared: Arc<Shared>, kind: Kind) -> Result<Self> {
+        let place = shared.node.add_unnamed_pod()?;
         match run(&place, &kind) {
-            Ok(server) => Ok(Self { shared, place, server, kind }),
+            Ok(server) => Ok(Self { shared, place, server, kind, network: Network::Own }),
             Err(error) => {
                 shared.node.remove_pod(&place)?;
                 Err(error)
@@ -90,8 +99,8 @@ impl Sandbox {
     /// Replaces the tokens in the pod's volumes.
     pub(super) async fn renew_tokens(&self, pod: &Pod) -> Result<()> {
         match &self.kind {
-            Kind::Pod(_) => Ok(()),
-            Kind::Node(folder) => volumes::renew_tokens(&self.shared, pod, &folder.join("volumes")).await,
+            Kind::Echo(_) => Ok(()),
+            Kind::Program(folder) => volumes::renew_tokens(&self.shared, pod, &folder.join("volumes")).await,
         }
     }
 
@@ -103,12 +112,13 @@ impl Sandbox {
 
     /// Ends what runs and takes it away. It blocks.
     pub(super) fn remove(self) -> Result<()> {
+        match self.network {
+            Network::Own => self.shared.node.remove_pod(&self.place)?,
+            Network::Nodes => cgroup::remove(self.place.cgroup())?,
+        }
         match &self.kind {
-            Kind::Pod(_) => self.shared.node.remove_pod(&self.place),
-            Kind::Node(folder) => {
-                cgroup::remove(self.place.cgroup())?;
-                fs::remove_dir_all(folder).with_context(|| format!("{} stays", folder.display()))
-            }
+            Kind::Echo(_) => Ok(()),
+            Kind::Program(folder) => fs::remove_dir_all(folder).with_context(|| format!("{} stays", folder.display())),
         }
     }
 }
@@ -116,8 +126,8 @@ impl Sandbox {
 /// Starts the server. It blocks until an echo server listens.
 fn run(place: &Place, kind: &Kind) -> Result<Process> {
     match kind {
-        Kind::Pod(flags) => place.start_echo_by(flags),
-        Kind::Node(folder) => {
+        Kind::Echo(flags) => place.start_echo_by(flags),
+        Kind::Program(folder) => {
             let mut command = Command::new(programs::lab()?);
             command.arg("container").arg(folder.join(DESCRIPTION));
             place.spawn("container", command)
@@ -126,7 +136,15 @@ fn run(place: &Place, kind: &Kind) -> Result<Process> {
 }
 
 impl Pod {
-    fn is_on_the_nodes_network(&self) -> bool {
+    pub(super) fn is_on_the_nodes_network(&self) -> bool {
         self.0.pointer("/spec/hostNetwork") == Some(&Value::Bool(true))
+    }
+
+    /// What its logs are called: by the component where the pod tells one, so that they are found again.
+    fn name_on(&self, node: &str) -> String {
+        match self.text("/metadata/labels/app.kubernetes.io~1component") {
+            "" => format!("{node}-{}-{}", self.namespace(), self.text("/spec/containers/0/name")),
+            component => format!("{node}-{component}"),
+        }
     }
 }

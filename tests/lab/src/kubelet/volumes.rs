@@ -48,19 +48,28 @@ pub(super) async fn renew_tokens(shared: &Shared, pod: &Pod, folder: &Path) -> R
 /// A path of the node: what all nodes of the lab have on one kernel stands in a place of the node's own.
 fn of_the_node(shared: &Shared, path: &str, volume: &Value) -> Result<PathBuf> {
     let node = &shared.node;
+    let lock = node.folder().join(format!("{}-xtables.lock", node.name()));
     let of_its_own = [
         ("/sys/fs/bpf", node.bpffs()),
         ("/sys/fs/cgroup", node.cgroup_root()),
         ("/var/lib/roadstead", node.state_dir()),
+        ("/run/xtables.lock", &lock),
     ];
-    let below = |(theirs, own): &(&str, &Path)| Path::new(path).strip_prefix(theirs).ok().map(|rest| own.join(rest));
+    let below = |(theirs, own): &(&str, &Path)| {
+        Path::new(path)
+            .strip_prefix(theirs)
+            .ok()
+            .map(|rest| if rest.as_os_str().is_empty() { own.to_path_buf() } else { own.join(rest) })
+    };
     let own = match of_its_own.iter().find_map(below) {
         Some(own) => own,
         None if ["/lib/modules", "/sys", "/proc"].contains(&path) => return Ok(path.into()),
         None => bail!("the lab's kubelet does not know the node's {path}"),
     };
-    if volume.pointer("/hostPath/type").and_then(Value::as_str) == Some("DirectoryOrCreate") {
-        fs::create_dir_all(&own)?;
+    match volume.pointer("/hostPath/type").and_then(Value::as_str) {
+        Some("DirectoryOrCreate") => fs::create_dir_all(&own)?,
+        Some("FileOrCreate") => drop(fs::OpenOptions::new().append(true).create(true).open(&own)?),
+        _ => {}
     }
     Ok(own)
 }

@@ -23,7 +23,7 @@ use super::{Answer, Repeat};
 const LONGEST_BODY: usize = 16 << 20;
 
 /// The flags of `probe http`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct HttpFlags {
     /// `http://HOST[:PORT]/PATH`, or `https://…`
     url: Uri,
@@ -45,17 +45,16 @@ pub struct HttpFlags {
 }
 
 /// What all attempts have in common.
-pub(super) struct Client<'a> {
-    flags: &'a HttpFlags,
-    runtime: Runtime,
+pub(super) struct Client {
+    flags: HttpFlags,
     /// The name in the URL, without the brackets of an IPv6 address.
-    host: &'a str,
+    host: String,
     address: SocketAddr,
     tls: Option<TlsConnector>,
 }
 
-impl<'a> Client<'a> {
-    pub(super) fn new(flags: &'a HttpFlags) -> Result<Self> {
+impl Client {
+    pub(super) fn new(flags: &HttpFlags) -> Result<Self> {
         let secure = match flags.url.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -66,20 +65,21 @@ impl<'a> Client<'a> {
         let written = || host.parse().map(|ip| SocketAddr::new(ip, port));
         let address = flags.resolve_to.map_or_else(written, Ok);
         Ok(Self {
-            flags,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?,
-            host,
+            flags: flags.clone(),
+            host: host.to_owned(),
             address: address.with_context(|| format!("where is {host}? --resolve-to ADDRESS:PORT says it"))?,
             tls: if secure { Some(tls::connector(&flags.tls)?) } else { None },
         })
     }
 
-    pub(super) fn probe(&self, timeout: Duration) -> Answer {
-        Answer::of(|answer| {
-            let exchange = async { tokio::time::timeout(timeout, self.exchange(answer)).await };
-            let late = |_| anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-            self.runtime.block_on(exchange).map_err(late)?
-        })
+    pub(super) fn probe(&self, runtime: &Runtime, timeout: Duration) -> Answer {
+        Answer::of(|answer| runtime.block_on(self.timed(answer, timeout)))
+    }
+
+    /// One exchange within its time.
+    pub(super) async fn timed(&self, answer: &mut Answer, timeout: Duration) -> Result<()> {
+        let late = |_| anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        tokio::time::timeout(timeout, self.exchange(answer)).await.map_err(late)?
     }
 
     async fn exchange(&self, answer: &mut Answer) -> Result<()> {
@@ -88,7 +88,7 @@ impl<'a> Client<'a> {
         answer.peer = Some(stream.peer_addr()?);
         answer.local = Some(stream.local_addr()?);
         let Some(tls) = &self.tls else { return self.request(stream, answer).await };
-        let name = ServerName::try_from(self.host.to_owned()).context("tls: the host is no server name")?;
+        let name = ServerName::try_from(self.host.clone()).context("tls: the host is no server name")?;
         let stream = tls.connect(name, stream).await.map_err(tls::told)?;
         self.request(stream, answer).await
     }
@@ -114,7 +114,7 @@ impl<'a> Client<'a> {
 
     fn head(&self) -> Result<Request<Empty<Bytes>>> {
         let path = self.flags.url.path_and_query().map_or("/", |path| path.as_str());
-        let authority = self.flags.url.authority().map_or(self.host, |authority| authority.as_str());
+        let authority = self.flags.url.authority().map_or(self.host.as_str(), |authority| authority.as_str());
         let host = self.flags.host.as_deref().unwrap_or(authority);
         let mut request = Request::builder().method(&self.flags.method).uri(path).body(Empty::new())?;
         let headers = request.headers_mut();

@@ -1,4 +1,4 @@
-//! New TCP connections at a steady rate, while something happens to the node that they pass.
+//! New TCP connections, or requests, at a steady rate, while something happens to the node that they pass.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,10 +29,10 @@ pub struct LoadFlags {
     timeout: u64,
 }
 
-/// What the connections came to.
+/// What the connections or requests came to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LoadReport {
-    /// How many got a greeting.
+    /// How many got a greeting, or the answer of an echo server.
     pub answered: u64,
     /// How many did not.
     pub failed: u64,
@@ -70,13 +70,22 @@ struct Finished {
 }
 
 pub(super) fn run(flags: &LoadFlags) -> Result<LoadReport> {
+    let (address, limit) = (flags.address, Duration::from_millis(flags.timeout));
+    pace(flags.rate, move || connection(address, limit))
+}
+
+/// Makes attempts at a steady rate until standard input ends. An attempt tells who answered, or what failed.
+pub(super) fn pace<Attempt>(rate: u32, attempt: impl Fn() -> Attempt + Send + 'static) -> Result<LoadReport>
+where
+    Attempt: Future<Output = Result<String, String>> + Send + 'static,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let ended = running::standard_input_ends();
     println!("{}", running::STARTED);
     runtime.block_on(async {
         let (sender, mut finished) = channel(1024);
         let needed = move || ended.recv_timeout(Duration::ZERO) == Err(running::STILL_OPEN);
-        tokio::spawn(connections(flags.address, flags.rate, Duration::from_millis(flags.timeout), sender, needed));
+        tokio::spawn(attempts(rate, attempt, sender, needed));
         let (mut report, mut last) = (LoadReport::default(), None::<Instant>);
         // Ends when the last connection has dropped its sender. In order of their ends, so gaps are seen.
         while let Some(Finished { outcome, started, ended }) = finished.recv().await {
@@ -90,32 +99,36 @@ pub(super) fn run(flags: &LoadFlags) -> Result<LoadReport> {
     })
 }
 
-/// Starts connections for as long as they are needed.
-async fn connections(
-    address: SocketAddr,
+/// Starts attempts for as long as they are needed.
+async fn attempts<Attempt>(
     rate: u32,
-    limit: Duration,
+    attempt: impl Fn() -> Attempt,
     sender: Sender<Finished>,
     needed: impl Fn() -> bool,
-) {
+) where
+    Attempt: Future<Output = Result<String, String>> + Send + 'static,
+{
     let mut ticks = interval(Duration::from_secs(1) / rate);
     // A machine that stood still goes on at the rate, not in a burst.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while needed() {
         ticks.tick().await;
-        tokio::spawn(connection(address, limit, sender.clone()));
+        let (attempt, sender) = (attempt(), sender.clone());
+        tokio::spawn(async move {
+            let started = Instant::now();
+            let outcome = attempt.await;
+            // The receiver lives until all senders are gone.
+            let _sent = sender.send(Finished { outcome, started, ended: Instant::now() }).await;
+        });
     }
 }
 
-async fn connection(address: SocketAddr, limit: Duration, sender: Sender<Finished>) {
-    let started = Instant::now();
-    let outcome = match timeout(limit, greeting(address)).await {
+async fn connection(address: SocketAddr, limit: Duration) -> Result<String, String> {
+    match timeout(limit, greeting(address)).await {
         Ok(Ok(name)) => Ok(name),
         Ok(Err(error)) => Err(answer::kind(&error.into())),
         Err(_) => Err("timeout".to_owned()),
-    };
-    // The receiver lives until all senders are gone.
-    let _sent = sender.send(Finished { outcome, started, ended: Instant::now() }).await;
+    }
 }
 
 async fn greeting(address: SocketAddr) -> io::Result<String> {

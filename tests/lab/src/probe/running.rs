@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::{DatagramsReport, HoldReport, LoadReport};
+use super::{DatagramsReport, HoldReport, LoadReport, Probe};
 use crate::place::Place;
 use crate::programs;
 
@@ -40,7 +40,7 @@ pub struct Running<Report> {
 }
 
 impl<Report: DeserializeOwned> Running<Report> {
-    fn start(place: &Place, arguments: &[&str]) -> Result<Self> {
+    fn start(place: &Place, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Result<Self> {
         let mut command = Command::new(programs::lab()?);
         command.arg("probe").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         place.enter(&mut command)?;
@@ -112,5 +112,15 @@ impl Place {
     /// Where the probe cannot be started. Connections that fail are counted.
     pub fn load(&self, address: impl Into<SocketAddr>, rate: u32) -> Result<Running<LoadReport>> {
         Running::start(self, &["load", &address.into().to_string(), "--rate", &rate.to_string()])
+    }
+
+    /// Sends an HTTP probe's request so many times a second from here until it is finished. Whatever is no answer of an
+    /// echo server with the status 200 has failed.
+    ///
+    /// # Errors
+    ///
+    /// Where the probe cannot be started. Requests that fail are counted.
+    pub fn requests(&self, probe: &Probe, rate: u32) -> Result<Running<LoadReport>> {
+        Running::start(self, &probe.at_rate(rate))
     }
 }

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::TlsConnector;
 
 /// Whom to trust.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct TlsFlags {
     /// A file of certificates (PEM): the server's must be signed by one of them
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]

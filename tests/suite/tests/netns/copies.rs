@@ -2,7 +2,7 @@
 //! away by nobody alone, however the copies differ and whoever dies.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
@@ -123,9 +123,7 @@ impl Copies {
 
     /// The node that alone answers for the address, over a longer window than an election takes.
     fn owner(&self, ip: IpAddr) -> Option<String> {
-        let answers = who_has(self.lab.client(), ip, Duration::from_millis(150)).unwrap();
-        let nodes: BTreeSet<&str> = answers.keys().filter_map(|mac| Some(self.lab.node_of(*mac)?.name())).collect();
-        nodes.first().filter(|_| nodes.len() == 1 && answers.len() == 1).map(|node| (*node).to_owned())
+        self.lab.sole_owner(ip, Duration::from_millis(150)).unwrap()
     }
 
     fn wait_owner(&self, ip: IpAddr, among: &[&str]) -> String {

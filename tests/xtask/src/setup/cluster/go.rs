@@ -95,6 +95,16 @@ impl Go {
         })
     }
 
+    /// The folder of a module's sources, downloaded where they are not there.
+    pub(super) fn module_folder(&self, module: &str, folder: &Path) -> Result<PathBuf> {
+        again("go mod download", || {
+            let output = self.command(folder).args(["mod", "download", "-json", module]).output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let named = text.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.split('"').next());
+            named.map(PathBuf::from).with_context(|| format!("go mod download {module}: {}", text.trim()))
+        })
+    }
+
     /// Removes the caches that are ours: what was built lies elsewhere. What stays costs disk space only.
     pub(super) fn remove_own_caches(&self) {
         if self.own_caches.iter().any(|(variable, _)| *variable == "GOMODCACHE") {
