@@ -12,10 +12,14 @@ mod on_cluster {
     mod audit;
     mod definitions;
     mod fixture;
+    mod guide_kube_proxy;
+    mod guide_metallb;
     mod install;
     mod kubelet;
+    mod leftovers;
     mod life;
     mod outage;
     mod rights;
     mod sections;
+    mod traffic;
 }

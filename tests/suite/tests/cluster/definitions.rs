@@ -1,8 +1,6 @@
 //! Our own definitions of MetalLB's objects on a real API server: they are created where they are absent and never changed,
 //! take what MetalLB takes, and refuse by name what could not serve. And what the chart renders is taken as well.
 
-use std::path::Path;
-
 use super::fixture::Cluster;
 
 /// Kind and spec of what is to be taken.
@@ -46,7 +44,7 @@ const BAD: [(&str, &str, &str); 12] = [
 #[test]
 fn definitions_are_created_once_and_judge_what_comes() {
     let Some(cluster) = Cluster::new("definitions") else { return };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds").display().to_string();
+    let folder = super::install::deploy().join("crds").display().to_string();
     let create = ["create", "-k", folder.as_str()];
     cluster.control.kubectl(&create).unwrap();
     let mark = ["annotate", "crd/ipaddresspools.metallb.io", "of=metallb"];

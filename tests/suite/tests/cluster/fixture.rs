@@ -1,16 +1,21 @@
 //! What the tests on a real cluster share: the cluster or the reason why there is none, manifests, looks at objects.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use roadstead_lab::{ControlPlane, Kubelet, Lab, Place, Topology, cluster, wait_until};
+use roadstead_lab::{ControlPlane, Kubelet, Lab, Place, Topology, cluster, wait_until, who_has};
 use serde_json::Value;
 
 use super::install;
 
 /// How long anything may take that controllers, scheduler and kubelets do together.
 pub(crate) const DONE: Duration = Duration::from_secs(30);
+
+/// How long to hear answers to the question who has an address.
+const ANSWERED: Duration = Duration::from_millis(50);
 
 /// A control plane, and a kubelet on each node. No daemon of ours runs yet.
 pub(crate) struct Cluster {
@@ -32,6 +37,11 @@ impl Cluster {
         let cluster = Self::with(name, |lab| Some(install::image(lab.folder())))?;
         cluster.install();
         Some(cluster)
+    }
+
+    /// The same with the programs of images, which may be given to pods.
+    pub(crate) fn with_images(name: &str, images: impl Fn(&Path) -> PathBuf) -> Option<Self> {
+        Self::with(name, |lab| Some(images(lab.folder())))
     }
 
     fn with(name: &str, images: impl Fn(&Lab) -> Option<PathBuf>) -> Option<Self> {
@@ -89,6 +99,32 @@ impl Cluster {
         let pods = self.list(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=app%3D{app}"));
         let lives = |pod: &Value| pod.pointer("/metadata/deletionTimestamp").is_none() && is_true(pod, "Ready");
         pods.into_iter().filter(lives).collect()
+    }
+
+    /// The names of those pods, in the default namespace.
+    #[track_caller]
+    pub(crate) fn ready_names(&self, app: &str) -> BTreeSet<String> {
+        self.ready("default", app).iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect()
+    }
+
+    /// The node that alone answers for an address.
+    #[track_caller]
+    pub(crate) fn owner(&self, ip: IpAddr) -> Option<String> {
+        self.lab.sole_owner(ip, ANSWERED).unwrap()
+    }
+
+    /// Nobody answers for an address.
+    #[track_caller]
+    pub(crate) fn is_silent(&self, ip: IpAddr) -> bool {
+        who_has(self.lab.client(), ip, ANSWERED).unwrap().is_empty()
+    }
+
+    /// How many pods of a DaemonSet are ready, and how many shall run.
+    #[track_caller]
+    pub(crate) fn of_set(&self, namespace: &str, set: &str) -> (u64, u64) {
+        let set = self.control.get(&format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{set}")).unwrap();
+        let number = |field: &str| set.pointer(&format!("/status/{field}")).and_then(Value::as_u64).unwrap_or_default();
+        (number("numberReady"), number("desiredNumberScheduled"))
     }
 
     /// A pod's place, on whichever node it runs.

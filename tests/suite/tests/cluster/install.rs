@@ -2,6 +2,7 @@
 //! processes with exactly the rights that these ask for.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use roadstead_lab::{Program, container, program};
@@ -11,12 +12,15 @@ use super::fixture::{Cluster, text};
 /// The namespace of everything that the installer brings.
 pub(crate) const SYSTEM: &str = "roadstead-system";
 
+/// What the DaemonSets are called after `roadstead-`.
+const DAEMONS: [&str; 3] = ["agent", "ingress", "speaker"];
+
 /// The ConfigMap of the proxy's options, in the same namespace.
 pub(crate) const OPTIONS: &str = "ingress-options";
 
 /// The checkout's installer.
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+pub(crate) fn deploy() -> PathBuf {
+    roadstead_suite::top().join("deploy")
 }
 
 /// The programs of the image: those of this build, with the capabilities that the Dockerfile gives their files.
@@ -48,22 +52,30 @@ impl Cluster {
     /// `kubectl apply -k deploy/`, first as a dry run of the server, and what must be there before. Waits until all
     /// daemons are ready on all nodes.
     pub(crate) fn install(&self) {
-        let folder = deploy().canonicalize().unwrap().display().to_string();
-        self.control.apply(&before(&self.control.place().v4().to_string())).unwrap();
-        for more in ["--dry-run=server", "--dry-run=none"] {
-            for part in [format!("{folder}/crds"), folder.clone()] {
-                self.control.kubectl(&["apply", "--server-side", more, "-k", &part]).unwrap();
-            }
-        }
+        self.prepare(&[]);
+        self.apply("crds");
+        self.apply_installer();
+    }
+
+    /// What the installer's guide has an administrator make first, with these variables more in the ConfigMap.
+    pub(crate) fn prepare(&self, more: &[(&str, &str)]) {
+        self.control.apply(&before(self.control.address(), more)).unwrap();
+    }
+
+    /// `kubectl apply -k deploy/`, and waits.
+    pub(crate) fn apply_installer(&self) {
+        self.apply("");
         self.wait("all daemons are ready", || {
-            let sets = self.list(&format!("/apis/apps/v1/namespaces/{SYSTEM}/daemonsets"));
-            sets.len() == 3
-                && sets.iter().all(|set| {
-                    let number =
-                        |field: &str| set.pointer(&format!("/status/{field}")).and_then(serde_json::Value::as_u64);
-                    number("numberReady") == Some(2) && number("desiredNumberScheduled") == Some(2)
-                })
+            DAEMONS.iter().all(|daemon| self.of_set(SYSTEM, &format!("roadstead-{daemon}")) == (2, 2))
         });
+    }
+
+    /// A folder of the installer, first as a dry run of the server.
+    fn apply(&self, folder: &str) {
+        let folder = deploy().join(folder).display().to_string();
+        for more in ["--dry-run=server", "--dry-run=none"] {
+            self.control.kubectl(&["apply", "--server-side", more, "-k", &folder]).unwrap();
+        }
     }
 
     /// The logs of our daemons, for a human's eye.
@@ -84,7 +96,9 @@ impl Cluster {
 
 /// What the installer's guide has an administrator make first: the namespace, the speakers' key, and where the API server
 /// is while no agent serves its Service. The lab's nodes have more devices than they tell by their routes.
-fn before(api: &str) -> String {
+fn before(api: SocketAddr, more: &[(&str, &str)]) -> String {
+    let more: String = more.iter().map(|(name, value)| format!("  {name}: '{value}'\n")).collect();
+    let (host, port) = (api.ip(), api.port());
     format!(
         "
 apiVersion: v1
@@ -100,12 +114,12 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {{name: roadstead, namespace: {SYSTEM}}}
 data:
-  KUBERNETES_SERVICE_HOST: '{api}'
-  KUBERNETES_SERVICE_PORT: '6443'
+  KUBERNETES_SERVICE_HOST: '{host}'
+  KUBERNETES_SERVICE_PORT: '{port}'
   ROADSTEAD_DEVICE: eth0
   ROADSTEAD_INTERFACE: eth0
   ROADSTEAD_INGRESS_CONFIGMAP: {SYSTEM}/{OPTIONS}
-"
+{more}"
     )
 }
 

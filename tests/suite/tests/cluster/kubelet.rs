@@ -79,9 +79,7 @@ fn an_outage_of_the_api_is_survived() {
     let Some(cluster) = Cluster::new("outage") else { return };
     cluster.control.apply(&deployment("web", 2)).unwrap();
     cluster.wait("two pods are ready", || cluster.ready("default", "web").len() == 2);
-    let names = || -> BTreeSet<String> {
-        cluster.ready("default", "web").iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect()
-    };
+    let names = || cluster.ready_names("web");
     let (before, backup) = (names(), cluster.control.back_up().unwrap());
     cluster.control.stop_api().unwrap();
     assert!(cluster.control.get("/readyz").is_err());

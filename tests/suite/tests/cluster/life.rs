@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use roadstead_lab::{LoadReport, Place, Probe, Running, wait_for, wait_until, who_has};
+use roadstead_lab::{Place, Probe, wait_for, wait_until};
 use serde_json::Value;
 
 use super::fixture::{Cluster, DONE, deployment, text};
+use super::leftovers::Traces;
+use super::traffic::Traffic;
 use super::{audit, rights, sections};
 
 /// The pool of the objects, and that of the old ConfigMap.
@@ -26,33 +28,6 @@ kind: L2Advertisement
 metadata: {name: segment, namespace: metallb-system}
 ";
 
-/// Traffic that goes on until it is asked for: a name for each, and what came of it.
-pub(crate) struct Traffic(Vec<(&'static str, Running<LoadReport>)>);
-
-impl Traffic {
-    /// Two hundred connections a second in all: from the client by the balancer's address and a node's port, from a node by
-    /// the cluster's address.
-    pub(crate) fn start(cluster: &Cluster, balancer: SocketAddr, node_port: u16, inside: SocketAddr) -> Self {
-        let (client, node) = (cluster.lab.client(), cluster.lab.node("node-b").host());
-        let by_node = SocketAddr::new(cluster.lab.node("node-a").host().v4().into(), node_port);
-        Self(vec![
-            ("balancer", client.load(balancer, 100).unwrap()),
-            ("node port", client.load(by_node, 50).unwrap()),
-            ("cluster address", node.load(inside, 50).unwrap()),
-        ])
-    }
-
-    /// Ends it: everything was answered.
-    #[track_caller]
-    pub(crate) fn finish(self, cluster: &Cluster) {
-        for (name, load) in self.0 {
-            let report = load.finish().unwrap();
-            println!("{name}: {report:?}");
-            assert!(report.failed == 0 && report.answered > 100, "{name}: {report:?}\n{}", cluster.daemon_logs());
-        }
-    }
-}
-
 /// A Service by kubectl's own table: its `EXTERNAL-IP` once there is one.
 pub(crate) fn external_ip(cluster: &Cluster, name: &str) -> IpAddr {
     let mut found = None;
@@ -64,21 +39,12 @@ pub(crate) fn external_ip(cluster: &Cluster, name: &str) -> IpAddr {
     found.unwrap()
 }
 
-/// The node that alone answers for an address.
-pub(crate) fn owner(cluster: &Cluster, ip: IpAddr) -> Option<String> {
-    let answers = who_has(cluster.lab.client(), ip, std::time::Duration::from_millis(50)).unwrap();
-    let nodes: BTreeSet<String> =
-        answers.keys().filter_map(|mac| Some(cluster.lab.node_of(*mac)?.name().to_owned())).collect();
-    if nodes.len() == 1 { nodes.into_iter().next() } else { None }
-}
-
 /// Every ready pod of the app answers at the address, and nobody else.
 #[track_caller]
 pub(crate) fn answers_come_from_all(cluster: &Cluster, place: &Place, address: SocketAddr, app: &str) {
     let mut seen = (BTreeSet::new(), BTreeSet::new());
     let waited = wait_until(DONE, "every ready pod answers", || {
-        let pods = cluster.ready("default", app);
-        let ready: BTreeSet<String> = pods.iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect();
+        let ready = cluster.ready_names(app);
         let answers = place.probe(&Probe::tcp(address).count(20 + 15 * u32::try_from(ready.len()).unwrap())).unwrap();
         seen = (ready, answers.iter().map(roadstead_lab::Answer::outcome).collect());
         seen.0 == seen.1
@@ -95,6 +61,7 @@ fn a_service_lives_its_life() {
     // Created, and exposed in the three ways.
     cluster.control.apply(&deployment("web", 1)).unwrap();
     cluster.wait("a pod is ready", || cluster.ready("default", "web").len() == 1);
+    cluster.kubectl("create poddisruptionbudget web --selector app=web --min-available 2");
     cluster.kubectl("expose deployment web --name web-inside --port 9000");
     cluster.kubectl("expose deployment web --name web-node --port 9000 --type NodePort");
     cluster.kubectl("expose deployment web --port 9000 --type LoadBalancer");
@@ -104,14 +71,16 @@ fn a_service_lives_its_life() {
     let node_port = u16::try_from(node_port).unwrap();
     let inside = SocketAddr::new(text(&service("web-inside"), "/spec/clusterIP").parse().unwrap(), 9000);
     let balancer = SocketAddr::new(external_ip(&cluster, "web"), 9000);
-    cluster.wait("one node answers for the address", || owner(&cluster, balancer.ip()).is_some());
+    cluster.wait("one node answers for the address", || cluster.owner(balancer.ip()).is_some());
     let (client, node_b) = (cluster.lab.client(), cluster.lab.node("node-b").host());
     for (place, address) in [(client, balancer), (node_b, inside), (node_b, balancer)] {
         answers_come_from_all(&cluster, place, address, "web");
     }
 
     // Scaled by hand and by the HorizontalPodAutoscaler.
-    let traffic = Traffic::start(&cluster, balancer, node_port, inside);
+    let shop = sections::Shop::open(&cluster);
+    let mut traffic = Traffic::start(&cluster, balancer, node_port, inside);
+    shop.visit(&cluster, &mut traffic);
     for replicas in [10, 3] {
         cluster.kubectl(&format!("scale deployment web --replicas {replicas}"));
         cluster.wait("all replicas are ready", || cluster.ready("default", "web").len() == replicas);
@@ -128,23 +97,23 @@ fn a_service_lives_its_life() {
 
     // A rolling update, and back.
     for change in ["set env deployment/web VERSION=2", "rollout undo deployment/web"] {
-        let before: BTreeSet<String> =
-            cluster.ready("default", "web").iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect();
+        cluster.kubectl(&change.replace("web", "shop"));
+        let before = cluster.ready_names("web");
         cluster.kubectl(change);
         cluster.kubectl("rollout status deployment/web --timeout 60s");
-        let after = cluster.ready("default", "web");
-        assert!(after.iter().all(|pod| !before.contains(text(pod, "/metadata/name"))), "{change}");
+        cluster.kubectl("rollout status deployment/shop --timeout 60s");
+        assert!(cluster.ready_names("web").is_disjoint(&before), "{change}");
         answers_come_from_all(&cluster, client, balancer, "web");
     }
 
     // A node goes: its pods and its addresses move.
     // On a machine that stands still, speakers may hold each other for dead for a moment.
-    let home = wait_for(DONE, "one node answers", || owner(&cluster, balancer.ip())).unwrap();
+    let home = wait_for(DONE, "one node answers", || cluster.owner(balancer.ip())).unwrap();
     cluster.kubectl(&format!("cordon {home}"));
     cluster.kubectl(&format!("label node {home} node.kubernetes.io/exclude-from-external-load-balancers="));
     cluster.kubectl(&format!("drain {home} --ignore-daemonsets --delete-emptydir-data --timeout 60s"));
     cluster.wait("another node answers for the address", || {
-        owner(&cluster, balancer.ip()).is_some_and(|owner| owner != home)
+        cluster.owner(balancer.ip()).is_some_and(|owner| owner != home)
     });
     cluster.wait("all pods are elsewhere", || {
         let pods = cluster.ready("default", "web");
@@ -153,11 +122,11 @@ fn a_service_lives_its_life() {
     answers_come_from_all(&cluster, client, balancer, "web");
     cluster.kubectl(&format!("label node {home} node.kubernetes.io/exclude-from-external-load-balancers-"));
     cluster.kubectl(&format!("uncordon {home}"));
-    traffic.finish(&cluster);
 
     sections::stateful_set(&cluster);
-    sections::ingress(&cluster);
     sections::old_pools(&cluster);
+    traffic.finish(&cluster);
+    shop.named_objects(&cluster);
 
     audit::assert_nobody_refused(&cluster);
 
@@ -168,11 +137,12 @@ fn a_service_lives_its_life() {
     answers_come_from_all(&cluster, client, balancer, "web");
 
     // Deleted: nothing is left behind.
+    let traces = Traces::of(&cluster, &["web", "web-inside", "web-node"], sections::HOST, shop.address());
+    shop.close(&cluster);
     cluster.kubectl("delete deployment web --cascade=foreground --timeout 60s");
     cluster.kubectl("delete service web web-inside web-node");
-    cluster.wait("nobody answers for the address", || {
-        who_has(client, balancer.ip(), std::time::Duration::from_millis(50)).unwrap().is_empty()
-    });
+    cluster.kubectl("delete poddisruptionbudget web");
+    traces.assert_none_left(&cluster);
     audit::assert_all_rights_used(&cluster);
 }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use roadstead_lab::{Probe, wait_until};
 
 use super::fixture::{Cluster, deployment, text};
-use super::life::{POOL, Traffic, answers_come_from_all, external_ip, owner};
+use super::life::{POOL, answers_come_from_all, external_ip};
 use super::rights::tokens_in_use;
+use super::traffic::Traffic;
 
 /// How soon what changed is followed, counted from the API server's own word that it is ready.
 const CONVERGED: Duration = Duration::from_secs(2);
@@ -55,7 +56,7 @@ fn an_outage_of_the_control_plane_is_not_noticed() {
     let node_port = web.pointer("/spec/ports/0/nodePort").and_then(serde_json::Value::as_u64).unwrap();
     let inside = SocketAddr::new(text(&web, "/spec/clusterIP").parse().unwrap(), 9000);
     let balancer = SocketAddr::new(external_ip(&cluster, "web"), 9000);
-    cluster.wait("one node answers for the address", || owner(&cluster, balancer.ip()).is_some());
+    cluster.wait("one node answers for the address", || cluster.owner(balancer.ip()).is_some());
     answers_come_from_all(&cluster, cluster.lab.client(), balancer, "web");
     let pod = text(&cluster.ready("default", "web")[0], "/status/podIP").to_owned();
     control.apply(&by_hand("early", 30_911, &pod)).unwrap();
