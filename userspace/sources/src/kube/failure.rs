@@ -75,6 +75,11 @@ impl Refusal {
         Self { code, ..status }
     }
 
+    /// Whether the server failed at this request by itself.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.code == 500 && self.reason == "InternalError"
+    }
+
     /// How long the server wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         // Whoever asks for more than a minute gets a minute: an outage must not outlast its cause.

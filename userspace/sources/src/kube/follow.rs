@@ -300,12 +300,19 @@ impl Follower {
         self.send(News::Begins).await?;
         loop {
             let line = match lines.next(STREAM).await {
-                Err(Failure::Silent(_)) => return Err(self.no_stream()),
+                Err(Failure::Silent(_)) => return Err(self.no_stream("silence")),
                 Ok(None) => return Err(Failure::unreachable("the watch ended before all objects had come").into()),
                 other => other?,
             };
             let Some(line) = line else { continue };
-            match Line::read(&line)? {
+            let line = match Line::read(&line) {
+                // So does one whose etcd knows no requests for progress (3.4.23 was seen), however sound it is otherwise.
+                Err(Failure::Refused(refusal)) if refusal.is_internal() => {
+                    return Err(self.no_stream(&refusal.message));
+                }
+                other => other?,
+            };
+            match line {
                 Line::Put(item) => self.send(News::Put(item)).await?,
                 Line::Gone(item) => self.send(News::Gone(item)).await?,
                 Line::Bookmark { version, is_listed: true } => {
@@ -318,9 +325,9 @@ impl Follower {
     }
 
     /// The server took the request and does not do it.
-    fn no_stream(&self) -> Ended {
+    fn no_stream(&self, reason: &str) -> Ended {
         self.streams.store(false, Ordering::Relaxed);
-        tracing::info!(feed = %self.feed, "the API server does not end its streaming lists; asks for pages");
+        tracing::info!(feed = %self.feed, reason, "the API server does not end its streaming lists; asks for pages");
         Ended::InOrder
     }
 

@@ -96,7 +96,9 @@ fn ten(server: &Server) {
 
 #[test]
 fn lists_are_streamed_or_paged_and_watched() {
-    for (lists, way) in [(Lists::Streams, "sendInitialEvents"), (Lists::RefusesStreams, "limit=")] {
+    let ways =
+        [(Lists::Streams, "sendInitialEvents"), (Lists::RefusesStreams, "limit="), (Lists::BreaksStreams, "limit=")];
+    for (lists, way) in ways {
         let stage = Stage::new(lists, Interest::agent(), ten);
         stage.wait("synced", DEADLINE, |now| now.synced);
         assert_eq!(stage.now().len(), 10, "{lists:?}");

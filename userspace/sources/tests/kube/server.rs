@@ -20,6 +20,8 @@ pub(crate) enum Lists {
     Streams,
     /// It says that it does not know them.
     RefusesStreams,
+    /// It takes the request and fails it by a line of the stream, as over an etcd without progress requests.
+    BreaksStreams,
 }
 
 #[derive(Default)]
@@ -246,11 +248,18 @@ impl Server {
             return reply(stream, 403, &status(403, "Forbidden", &message));
         }
         if query.contains_key("watch") {
-            let refuses = state.lists == Lists::RefusesStreams && query.contains_key("sendInitialEvents");
+            let is_list = query.contains_key("sendInitialEvents");
+            let (refuses, breaks) = (state.lists == Lists::RefusesStreams, state.lists == Lists::BreaksStreams);
             let from: u64 = query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
-            if refuses {
+            if refuses && is_list {
                 let message = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
                 return reply(stream, 422, &status(422, "Invalid", message));
+            }
+            if breaks && is_list {
+                let message = "a watch stream was requested by the client but the required storage feature \
+                     RequestWatchProgress is disabled";
+                let object: Value = serde_json::from_str(&status(500, "InternalError", message)).unwrap();
+                return reply(stream, 200, &format!("{}\n", json!({"type": "ERROR", "object": object})));
             }
             drop(state);
             return self.watch(stream, collection, from, &query, epoch);
