@@ -8,15 +8,23 @@
 use std::{
     fs::Permissions,
     io,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{PermissionsExt as _, chown},
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{mount, sys::statfs};
 use roadstead_abi::{ABI_VERSION, announced};
 
+use crate::syscall;
+
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
+
+/// The folder of links, below that of a version.
+const LINKS: &str = "links";
 
 /// The folders of one agent's pins.
 #[derive(Clone, Debug)]
@@ -106,7 +114,7 @@ impl Pins {
     /// The folder of pinned links.
     #[must_use]
     pub fn links(&self) -> PathBuf {
-        self.version.join("links")
+        self.version.join(LINKS)
     }
 
     /// ABI versions other than this one of which maps are pinned, the latest first.
@@ -163,12 +171,22 @@ fn version_folders(root: &Path) -> Result<Vec<PathBuf>, PinsError> {
     Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_version).collect())
 }
 
-/// Removes what agents of all versions have pinned below `root`, and the folder itself if nobody else's pins are in it.
+/// Detaches what is pinned in a folder of links, so that no packet and no call meets a program once this has returned.
+fn detach_links(folder: &Path) {
+    for pin in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        // What cannot be detached goes with its pin, a moment later.
+        let _ = syscall::open_pinned(&pin.path()).and_then(|link| syscall::detach_link(link.as_fd()));
+    }
+}
+
+/// Removes what agents of all versions have pinned below `root`, and the folder itself if nobody else's pins are in it. The
+/// programs are off their hooks when it returns.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn remove_versions(root: &Path) -> Result<(), PinsError> {
     for folder in version_folders(root)? {
+        detach_links(&folder.join(LINKS));
         remove_all(&folder)?;
     }
     // Not empty: somebody else's.

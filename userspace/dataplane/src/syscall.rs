@@ -1,5 +1,5 @@
-//! The kernel calls that aya 0.14 does not offer: replacing the program of a pinned cgroup link, reading and writing many
-//! elements of a map at a time, and the cookie of a network namespace. All unsafe code of the crate stands here.
+//! The kernel calls that aya 0.14 does not offer: replacing the program of a pinned link and detaching it at once, reading and
+//! writing many elements of a map at a time, and the cookie of a network namespace. All unsafe code of the crate stands here.
 
 #![expect(unsafe_code, reason = "bpf(2) and getsockopt(2) have no safe wrapper for these commands")]
 
@@ -20,6 +20,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 /// The kernel's own `ENOTSUPP`, which it answers for a map type that knows no batches.
 const ENOTSUPP: i32 = 524;
 /// Elements read by one call; a bucket of a hash holds fewer by far.
@@ -45,6 +46,12 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetach {
+    link_fd: u32,
 }
 
 /// The part of `union bpf_attr` for batches.
@@ -194,6 +201,15 @@ pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = LinkUpdate { link_fd: raw(link)?, new_prog_fd: raw(program)?, ..LinkUpdate::default() };
     bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Takes a link's program off its hook before it returns. A link that only loses its last pin goes some time later, by the
+/// kernel's work queue.
+///
+/// # Errors
+/// When the kernel refuses, as one before 5.9 does.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: raw(link)? }).map(drop)
 }
 
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {

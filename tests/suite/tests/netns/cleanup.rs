@@ -33,15 +33,16 @@ fn cleanup_leaves_nothing_behind() {
         Command::new(program("roadstead").unwrap()).arg("cleanup").arg("--bpffs").arg(node.bpffs()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!node.bpffs().exists(), "pins are left");
-    // The kernel frees programs and maps a moment after their last user.
-    wait_until(LATE, "programs and maps are gone", || loaded.left() == Loaded::default())
-        .unwrap_or_else(|error| panic!("{error}: {:?}", loaded.left()));
-    assert_eq!(network(node), before, "queueing disciplines, filters, devices and addresses are as before");
+    // At once: the programs are off their hooks before the command has ended.
     for probe in &ports {
         let refused = lab.client().probe_once(probe).unwrap();
         assert_eq!(refused.error.as_deref(), Some("ECONNREFUSED"), "nothing translates any more");
     }
     assert!(!pod.probe_once(&cluster_ip).unwrap().ok, "nothing translates any more");
+    // The kernel frees programs and maps a moment after their last user.
+    wait_until(LATE, "programs and maps are gone", || loaded.left() == Loaded::default())
+        .unwrap_or_else(|error| panic!("{error}: {:?}", loaded.left()));
+    assert_eq!(network(node), before, "queueing disciplines, filters, devices and addresses are as before");
 
     cluster.restart(node, Program::Agent).unwrap();
     served();
