@@ -11,10 +11,10 @@ use std::{
 use roadstead_allocator::{Allocation, Assignment, PoolUsage, Reason};
 use roadstead_layer2::replica::Table;
 use roadstead_model::{ObjectName, Service, Snapshot};
-use roadstead_sources::{ServiceStatus, StatusWriter, status_objects};
+use roadstead_sources::{Events, ServiceStatus, StatusWriter, status_objects};
 use serde_json::{Value, json};
 
-use crate::events::{Events, Happening};
+use crate::events::Happening;
 
 /// Where MetalLB's speakers put their status objects.
 const NAMESPACE: &str = "metallb-system";
@@ -48,7 +48,7 @@ pub(crate) struct Report {
 impl Report {
     /// Goes on from the events in the state directory.
     pub(crate) fn new(state_dir: &Path, node: &str) -> Self {
-        let mut events = Events::new(node);
+        let mut events = Events::new("roadstead-speaker", node);
         let objects = status_objects(state_dir);
         events.restore(&objects);
         Self {
@@ -68,7 +68,7 @@ impl Report {
         let now = now();
         for (name, cleared) in &allocation.cleared {
             let message = format!("current IP {} not allowed any more: {}", list(&cleared.ips), cleared.reason);
-            self.events.note(name, Happening::ClearAssignment, message, now);
+            Happening::ClearAssignment.note(&mut self.events, name, message, now);
         }
         self.services.clear();
         let mut reasons = BTreeMap::new();
@@ -82,7 +82,7 @@ impl Report {
             if let Some((happening, reason)) = pending {
                 if self.reasons.get(name) != Some(reason) {
                     let message = format!("Failed to allocate IP for {name}: {reason}");
-                    self.events.note(name, happening, message, now);
+                    happening.note(&mut self.events, name, message, now);
                 }
                 reasons.insert(name.clone(), reason.clone());
             }
@@ -111,14 +111,14 @@ impl Report {
             return;
         }
         let additional = if added.len() < got.ips.len() { "additional " } else { "" };
-        self.events.note(name, Happening::IpAllocated, format!("Assigned {additional}IP {}", list(&added)), now);
+        Happening::IpAllocated.note(&mut self.events, name, format!("Assigned {additional}IP {}", list(&added)), now);
     }
 
     fn deprecated(&mut self, service: &Service, now: i64) {
         for key in service.meta.annotations.keys().filter(|key| key.starts_with(DEPRECATED)) {
             if self.deprecated.insert((service.meta.name.clone(), key.clone())) {
                 let message = format!("Service uses deprecated annotation {key}");
-                self.events.note(&service.meta.name, Happening::DeprecatedAnnotation, message, now);
+                Happening::DeprecatedAnnotation.note(&mut self.events, &service.meta.name, message, now);
             }
         }
     }
@@ -135,11 +135,11 @@ impl Report {
         let now = now();
         for service in announcing.services.keys().filter(|name| !self.announcing.services.contains_key(*name)) {
             let message = format!("announcing from node {:?} with protocol \"layer2\"", self.node);
-            self.events.note(service, Happening::NodeAssigned, message, now);
+            Happening::NodeAssigned.note(&mut self.events, service, message, now);
         }
         for service in announcing.silent.difference(&self.announcing.silent) {
             let message = format!("node {:?} has no interface to announce an address on", self.node);
-            self.events.note(service, Happening::AnnounceFailed, message, now);
+            Happening::AnnounceFailed.note(&mut self.events, service, message, now);
         }
         self.announcing = announcing.clone();
     }

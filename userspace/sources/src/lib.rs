@@ -19,6 +19,7 @@ pub mod config;
 mod convert;
 mod document;
 mod entries;
+mod events;
 mod exclusion;
 mod files;
 mod findings;
@@ -41,6 +42,7 @@ mod store;
 mod told;
 mod watches;
 
+pub use events::{Events, Gravity};
 pub use flags::{Filling, LoadOptions, NamespaceFlag, NodePortRange, NodePortRangeError, SourceFlags};
 pub use kube::{Interest, fuzz_wire};
 pub use legacy::{Converted, convert_old, fuzz_old};

@@ -9,6 +9,7 @@ use roadstead_model::{IngressStatus, ObjectName};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::posts::EVENTS;
 use crate::{object::Kind, status::ServiceStatus};
 
 /// Shared between daemon and writer.
@@ -29,6 +30,13 @@ pub(crate) struct Letters {
     pub(crate) ingresses: Arc<BTreeMap<ObjectName, IngressStatus>>,
     /// Other objects, by the file that they would stand in without a cluster.
     pub(crate) objects: BTreeMap<String, Arc<Vec<Value>>>,
+}
+
+impl Letters {
+    /// The events, whichever daemon they are of.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Value> {
+        EVENTS.iter().filter_map(|file| self.objects.get(*file)).flat_map(|objects| objects.iter())
+    }
 }
 
 impl Outbox {

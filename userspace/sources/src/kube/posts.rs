@@ -2,7 +2,7 @@
 //! the time of day, which objects carry.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -76,7 +76,8 @@ pub(crate) struct Memory {
 
 /// File names under which the daemons hand over objects.
 pub(crate) const POOLS: &str = "ipaddresspools.yaml";
-pub(crate) const EVENTS: &str = "events.yaml";
+/// Those of speaker and proxy, which may share a folder.
+pub(crate) const EVENTS: [&str; 2] = ["events.yaml", "ingress-events.yaml"];
 pub(crate) const ANNOUNCEMENTS: &str = "servicel2statuses.yaml";
 
 impl Memory {
@@ -104,8 +105,7 @@ impl Memory {
                 self.pools.extend(status.map(|object| (name.clone(), status_of(object))));
             }
             Key::Event(name) => {
-                let objects = letters.objects.get(EVENTS).into_iter().flat_map(|objects| objects.iter());
-                let told = objects.filter(|object| named(object).as_ref() == Some(name));
+                let told = letters.events().filter(|object| named(object).as_ref() == Some(name));
                 self.events.extend(told.map(|object| (name.clone(), count(object))));
             }
             Key::Announcement(_) => {}
@@ -155,19 +155,21 @@ impl Memory {
         posts
     }
 
-    /// The events that were not told in this form; `run` tells this process's events from an earlier one's.
+    /// The events that were not told in this form, warnings first, as there is a limit to how many are told; `run` tells this
+    /// process's events from an earlier one's.
     pub(crate) fn events(&mut self, letters: &Letters, uids: &Uids, run: &str) -> Vec<Post> {
         let mut posts = Vec::new();
-        let objects = letters.objects.get(EVENTS).map(|objects| objects.as_slice()).unwrap_or_default();
-        for object in objects {
+        let is_warning = |object: &&Value| object.get("type").is_some_and(|kind| kind == "Warning");
+        let (warnings, others): (Vec<&Value>, Vec<&Value>) = letters.events().partition(is_warning);
+        for object in warnings.into_iter().chain(others) {
             let Some(name) = named(object) else { continue };
             let told = self.events.get(&name).copied();
             if told.is_none_or(|told| told < count(object)) {
                 posts.extend(event_post(name, object, told.is_some(), uids, run));
             }
         }
-        if self.events.len() > 2 * objects.len() + 100 {
-            let known: Vec<ObjectName> = objects.iter().filter_map(named).collect();
+        if self.events.len() > 2 * letters.events().count() + 100 {
+            let known: HashSet<ObjectName> = letters.events().filter_map(named).collect();
             self.events.retain(|name, _| known.contains(name));
         }
         posts

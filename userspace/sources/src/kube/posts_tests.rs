@@ -137,7 +137,7 @@ fn events_are_made_once_and_counted_after_that() {
     };
     let letters = |count| {
         let mut letters = Letters::default();
-        letters.objects.insert(EVENTS.to_owned(), Arc::new(vec![event(count)]));
+        letters.objects.insert(EVENTS[0].to_owned(), Arc::new(vec![event(count)]));
         letters
     };
     let uids = Uids::default();

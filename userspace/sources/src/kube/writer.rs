@@ -226,7 +226,10 @@ impl Writer {
         posts.extend(state.announcements.iter().flat_map(|all| all.posts(letters, &snapshot, leads)));
         let filled = now.duration_since(state.filled).as_secs_f64() * EVENTS_A_SECOND;
         (state.tokens, state.filled) = ((state.tokens + filled).min(EVENTS_BURST), now);
-        posts.extend(state.memory.events(letters, &self.uids, &state.run));
+        // Each speaker tells what it does; the proxies all do the same.
+        if self.author.announces || leads {
+            posts.extend(state.memory.events(letters, &self.uids, &state.run));
+        }
         let all = posts.len();
         let mut budget = state.tokens;
         posts.retain(|post| {
