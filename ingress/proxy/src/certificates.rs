@@ -1,6 +1,10 @@
 //! Certificates by host: from Secrets to what a handshake is answered with.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use roadstead_model::{Host, ObjectName, ObjectRef, Problem, Secret, Severity, Snapshot};
@@ -134,15 +138,16 @@ impl CertificateStore {
         let mut used = HashMap::new();
         if let Some(name) = default {
             // The operator's own word goes before any Ingress's.
-            let asker = Asker { kind: "Secret", name, field: None };
-            let pair = self.pair(name, &asker, snapshot, problems);
+            if !snapshot.secrets.contains_key(name) {
+                problems.push(missing("Secret", name, None, name));
+            }
+            let pair = self.pair(name, snapshot, problems);
             certificates.default = pair.clone().unwrap_or(certificates.default);
             used.insert(name.clone(), pair);
         }
         let mut pair = |store: &mut Self, entry: &CertificateRef| {
             let name = entry.secret.as_ref()?;
-            let asker = Asker { kind: "Ingress", name: &entry.ingress, field: Some("spec.tls") };
-            used.entry(name.clone()).or_insert_with(|| store.pair(name, &asker, snapshot, problems)).clone()
+            used.entry(name.clone()).or_insert_with(|| store.pair(name, snapshot, problems)).clone()
         };
         let mut hosts: Vec<_> = index.hosts().collect();
         hosts.sort_by(|(host, _), (other, _)| host.cmp(other));
@@ -160,6 +165,9 @@ impl CertificateStore {
             certificates.default = pair;
         }
         self.known.retain(|name, _| used.contains_key(name));
+        let asked = index.entries().filter_map(|entry| Some((&entry.ingress, entry.secret.as_ref()?)));
+        let asked: BTreeSet<_> = asked.filter(|(_, secret)| !snapshot.secrets.contains_key(*secret)).collect();
+        problems.extend(asked.into_iter().map(|(asker, name)| missing("Ingress", asker, Some("spec.tls"), name)));
         certificates
     }
 
@@ -172,14 +180,11 @@ impl CertificateStore {
     fn pair(
         &mut self,
         name: &ObjectName,
-        asker: &Asker<'_>,
         snapshot: &Snapshot,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<CertifiedKey>> {
         let Some(secret) = snapshot.secrets.get(name) else {
             self.known.remove(name);
-            let reason = format!("secret {name} does not exist; the default certificate serves its hosts");
-            problems.push(problem(asker.kind, asker.name, asker.field, reason));
             return None;
         };
         let known = self.read(name, secret);
@@ -210,13 +215,6 @@ impl CertificateStore {
     }
 }
 
-/// Whose wish a Secret's pair is, to be named where it is not there.
-struct Asker<'a> {
-    kind: &'static str,
-    name: &'a ObjectName,
-    field: Option<&'static str>,
-}
-
 fn parse_pair(secret: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let field = |key: &'static str| secret.data.get(key).ok_or(CertificateError::Missing(key));
     let chain: Vec<CertificateDer<'static>> =
@@ -231,6 +229,11 @@ fn parse_pair(secret: &Secret, provider: &CryptoProvider) -> Result<CertifiedKey
 fn term(pair: &CertifiedKey) -> Option<(i64, String)> {
     let (_, leaf) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
     Some((leaf.validity().not_after.timestamp(), leaf.tbs_certificate.serial.to_string()))
+}
+
+/// Told to whoever asks for it.
+fn missing(kind: &str, asker: &ObjectName, field: Option<&str>, secret: &ObjectName) -> Problem {
+    problem(kind, asker, field, format!("secret {secret} does not exist; the default certificate serves its hosts"))
 }
 
 fn problem(kind: &str, name: &ObjectName, field: Option<&str>, reason: String) -> Problem {

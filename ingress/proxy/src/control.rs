@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::{
     certificates::{CertificateError, CertificateStore, Certificates, Resolver},
     edge::{EdgeFlags, EdgePolicy},
+    events::{Findings, News, Step},
     metrics::Metrics,
     passwords::PasswordStore,
     policy::Policy,
@@ -109,6 +110,7 @@ pub struct Control {
     generations: u64,
     applied: Option<(Arc<Snapshot>, Compiled)>,
     reported: BTreeSet<String>,
+    news: Option<News>,
 }
 
 impl Control {
@@ -148,6 +150,7 @@ impl Control {
             generations: 0,
             applied: None,
             reported: BTreeSet::new(),
+            news: None,
         })
     }
 
@@ -175,26 +178,60 @@ impl Control {
         if !snapshot.synced && self.applied.is_some() {
             return;
         }
+        let before = self.applied.as_ref().map(|(before, _)| Arc::clone(before));
         let (compiled, changed) = self.compiled(snapshot);
-        let mut problems = compiled.problems.clone();
-        self.fill_pools(&compiled.table, snapshot, &mut problems);
+        let mut findings = Findings::default();
+        findings.extend(Step::Routes, compiled.problems.clone());
+        findings.extend(Step::Backends, self.fill_pools(&compiled.table, snapshot));
         // Certificates first: a route may be asked for as soon as it is there, and then its host must have its own.
+        let mut problems = Vec::new();
         let certificates = self.store.update(
             compiled.table.certificates(),
             self.edge.default_certificate.as_ref(),
             snapshot,
             &mut problems,
         );
+        findings.extend(Step::Certificates, problems);
         self.live.metrics.certificates.show(certificates.expiries.clone());
         self.live.certificates.store(Arc::new(certificates));
+        let mut problems = Vec::new();
         self.update_policy(&compiled.table, snapshot, &mut problems);
         self.equip(&compiled.table, snapshot, &mut problems);
         let guarded = self.set_edge(&compiled.table, snapshot, &mut problems);
         if changed || guarded {
             self.swap(&compiled.table);
         }
-        self.report(problems);
+        findings.extend(Step::References, problems);
+        self.report(&findings);
+        self.note(before.as_deref(), snapshot, &compiled, &findings);
         self.applied = Some((Arc::clone(snapshot), compiled));
+    }
+
+    /// Notes what is to be told of this snapshot. While one is not complete, what is lacking may be on its way.
+    fn note(&mut self, before: Option<&Snapshot>, snapshot: &Snapshot, compiled: &Compiled, findings: &Findings) {
+        if !snapshot.synced {
+            return;
+        }
+        let is_new = |name: &&ObjectName| {
+            let Some(now) = snapshot.ingresses.get(*name) else { return false };
+            match before.filter(|before| before.synced) {
+                Some(before) => before
+                    .ingresses
+                    .get(*name)
+                    .is_none_or(|before| !Arc::ptr_eq(before, now) && !before.is_served_as(now)),
+                // Of those that were there at the start, the ones that nobody seems to have taken yet.
+                None => now.status.addresses.is_empty(),
+            }
+        };
+        let news = self.news.get_or_insert_default();
+        news.complaints = findings.complaints(compiled, snapshot);
+        news.taken.extend(compiled.table.ingresses().iter().filter(is_new).cloned());
+    }
+
+    /// What is to be told since the last time, and the snapshot that it is about; nothing where there was no complete one.
+    pub fn take_news(&mut self) -> Option<(News, Arc<Snapshot>)> {
+        let (snapshot, _) = self.applied.as_ref()?;
+        Some((self.news.take()?, Arc::clone(snapshot)))
     }
 
     /// Makes what connections and handshakes go by; true where a handshake's answer changed, which is part of a generation.
@@ -239,12 +276,12 @@ impl Control {
     }
 
     /// Pools are kept by the backend's name, so that a route that stays keeps its turn and its endpoints.
-    fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    fn fill_pools(&mut self, table: &Table, snapshot: &Snapshot) -> Vec<Problem> {
         let hashed = hashed_backends(table);
-        let mut names = Vec::new();
+        let (mut names, mut errors) = (Vec::new(), BTreeMap::new());
         for (index, backend) in table.backends().iter().enumerate() {
             let endpoints = endpoints_of(snapshot, backend, self.controller.node.as_deref()).unwrap_or_else(|error| {
-                problems.push(unserved(table, index, &error));
+                errors.insert(index, error);
                 Endpoints::default()
             });
             let pool = self.pools.entry(backend.clone()).or_insert_with(|| Arc::new(Pool::new(backend)));
@@ -262,6 +299,7 @@ impl Control {
             }
             changed
         });
+        unserved(table, &errors)
     }
 
     /// What requests need to reach endpoints beside their addresses.
@@ -296,14 +334,14 @@ impl Control {
     }
 
     /// Logs what is new, and counts what there is. The source logs its own problems.
-    fn report(&mut self, problems: Vec<Problem>) {
+    fn report(&mut self, findings: &Findings) {
         for severity in [Severity::Warning, Severity::Error] {
-            let count = problems.iter().filter(|problem| problem.severity == severity).count();
+            let count = findings.problems().filter(|problem| problem.severity == severity).count();
             let gauge = self.live.metrics.problems.with_label_values(&[severity.to_string().as_str()]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         let mut now = BTreeSet::new();
-        for problem in problems {
+        for problem in findings.problems() {
             let text = problem.to_string();
             if !self.reported.contains(&text) {
                 tracing::warn!(problem = %text, "configuration is not served as written");

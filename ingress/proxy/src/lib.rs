@@ -16,6 +16,7 @@ pub mod certificates;
 pub mod cli;
 pub mod control;
 pub mod edge;
+pub mod events;
 pub mod field_names;
 pub mod fields;
 pub mod forwarded;

@@ -1,18 +1,22 @@
 //! `roadstead-ingress run`: source, control, server and status wired together.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use prometheus::Registry;
 use roadstead_model::{ObjectName, Snapshot};
 use roadstead_routes::{Controller, references};
-use roadstead_sources::{Interest, Source, StatusWriter, start};
+use roadstead_sources::{Interest, Source, StatusWriter, start, status_objects};
 use roadstead_telemetry::{Health, Shutdown, init_logging, serve};
-use tokio::runtime;
+use tokio::{runtime, sync::watch};
 
 use crate::{
     cli::RunFlags,
     control::{Control, Publish},
+    events::Told,
     metrics::Metrics,
     server::Server,
     tls,
@@ -25,7 +29,10 @@ const FIRST_SYNC: Duration = Duration::from_secs(10);
 /// Name of the Lease by which one proxy writes the status of Ingresses, and of the field manager.
 const LEASE: &str = "roadstead-ingress";
 
-/// How often to look how old the configuration is, and to try again to write a status that could not be written.
+/// File of this daemon's events; the speaker has one of its own in the same folder.
+const EVENTS: &str = "ingress-events.yaml";
+
+/// How often to look how old the configuration is, what is to be told, and to try again to write what could not be written.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -70,8 +77,14 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
         tracing::warn!("the configuration is not read in full yet, serving what there is");
     }
     let first = snapshots.borrow_and_update().clone();
-    let mut status =
-        Status { writer: source.status_writer(&flags.source.state_dir), publish: flags.publish(), failed: false };
+    let mut status = Status {
+        writer: source.status_writer(&flags.source.state_dir),
+        publish: flags.publish(),
+        failed: false,
+        leads: source.leads(),
+        told: Told::new(&node, &status_objects(&flags.source.state_dir)),
+        untold: false,
+    };
     step(&mut control, &mut status, &first);
     if let Some(log) = flags.access_log(control.live().metrics.log_lines_lost.clone())? {
         let _ = control.live().log.set(log);
@@ -109,6 +122,7 @@ async fn follow(control: &mut Control, status: &mut Status, source: &Source, hea
                 if status.failed {
                     status.write(control);
                 }
+                status.tell();
                 continue;
             }
             changed = snapshots.changed() => {
@@ -129,9 +143,31 @@ struct Status {
     publish: Publish,
     /// The last try came to nothing, so another one is due.
     failed: bool,
+    /// Whether this proxy writes; nothing where each has files of its own.
+    leads: Option<watch::Receiver<bool>>,
+    told: Told,
+    /// There are events that could not be written.
+    untold: bool,
 }
 
 impl Status {
+    /// Tells in events what is due.
+    fn tell(&mut self) {
+        let now = now();
+        if self.leads.as_ref().is_some_and(|leads| !*leads.borrow()) {
+            return self.told.wait(now);
+        }
+        if self.told.tell(now) || self.untold {
+            let written = self.writer.write_objects(EVENTS, &self.told.objects());
+            if let Err(error) = &written
+                && !self.untold
+            {
+                tracing::warn!(%error, "cannot write events, trying again");
+            }
+            self.untold = written.is_err();
+        }
+    }
+
     fn write(&mut self, control: &Control) {
         let written = self.writer.write_ingresses(&control.status(&self.publish));
         if let Err(error) = &written
@@ -146,4 +182,13 @@ impl Status {
 fn step(control: &mut Control, status: &mut Status, snapshot: &Arc<Snapshot>) {
     control.apply(snapshot);
     status.write(control);
+    if let Some((news, snapshot)) = control.take_news() {
+        status.told.take(news, &snapshot, now());
+    }
+}
+
+/// Seconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -38,6 +38,15 @@ pub struct Compiled {
     known: Known,
 }
 
+impl Compiled {
+    /// Whether a problem of an Ingress, by its field and reason, is one that another Ingress is the reason of.
+    #[must_use]
+    pub fn is_conflict(&self, ingress: &ObjectName, field: &str, reason: &str) -> bool {
+        let told = |text: &String| text.strip_prefix(field).and_then(|rest| rest.strip_prefix(": ")) == Some(reason);
+        self.conflicts.get(ingress).is_some_and(|conflicts| conflicts.iter().any(told))
+    }
+}
+
 /// Whether two snapshots give the same table: then only endpoints and Secrets need to be looked at.
 #[must_use]
 pub fn same_inputs(before: &Snapshot, after: &Snapshot) -> bool {

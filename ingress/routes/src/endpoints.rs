@@ -6,7 +6,7 @@
 mod nearby;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -67,12 +67,21 @@ impl Endpoints {
     }
 }
 
-/// What follows from a backend without endpoints to choose from, told to the first Ingress that leads to it.
+/// What follows from backends without endpoints to choose from, by their index: told to every Ingress that leads to one.
 #[must_use]
-pub fn unserved(table: &Table, backend: usize, error: &EndpointsError) -> Problem {
-    let object = table.first_user(backend).map(|name| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
-    let reason = format!("{error}; requests get 503");
-    Problem { severity: Severity::Warning, place: None, object, field: None, reason }
+pub fn unserved(table: &Table, errors: &BTreeMap<usize, EndpointsError>) -> Vec<Problem> {
+    if errors.is_empty() {
+        return Vec::new();
+    }
+    let used = table.routes().iter().flat_map(|route| route.backends().map(|id| (id.index(), &route.ingress)));
+    let told: BTreeSet<(usize, &ObjectName)> = used.filter(|(id, _)| errors.contains_key(id)).collect();
+    let problem = |(id, name): (usize, &ObjectName)| {
+        // The controller's own default backend is no Ingress's.
+        let object = (!name.name.is_empty()).then(|| ObjectRef { kind: "Ingress".to_owned(), name: name.clone() });
+        let reason = format!("{}; requests get 503", errors.get(&id)?);
+        Some(Problem { severity: Severity::Warning, place: None, object, field: None, reason })
+    };
+    told.into_iter().filter_map(problem).collect()
 }
 
 /// The endpoints of a backend. Where the Service has two families, those of its first, so that a pod is not counted twice;

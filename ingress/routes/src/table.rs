@@ -170,12 +170,6 @@ impl Table {
         self.backends.get(id.0)
     }
 
-    /// The first Ingress that leads to a backend: the one to name when the backend is not there.
-    #[must_use]
-    pub fn first_user(&self, id: usize) -> Option<&ObjectName> {
-        self.routes.iter().find(|route| route.backends().any(|backend| backend.0 == id)).map(|route| &route.ingress)
-    }
-
     /// Every route, in no order that means anything.
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {

@@ -88,6 +88,11 @@ impl CertificateIndex {
         self.default.as_ref()
     }
 
+    /// Every entry, in no order that means anything.
+    pub fn entries(&self) -> impl Iterator<Item = &CertificateRef> {
+        self.exact.values().chain(self.wildcard.values()).chain(&self.default)
+    }
+
     /// Every host with its entry, in no order.
     pub fn hosts(&self) -> impl Iterator<Item = (Host, &CertificateRef)> {
         let exact = self.exact.iter().map(|(name, entry)| (Host::Exact(name.clone()), entry));

@@ -11,6 +11,7 @@
 mod on_cluster {
     mod audit;
     mod definitions;
+    mod events;
     mod fixture;
     mod guide_kube_proxy;
     mod guide_metallb;

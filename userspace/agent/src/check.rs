@@ -70,10 +70,9 @@ fn problems(loaded: &Loaded, controller: &Controller) -> Vec<Problem> {
     let snapshot = loaded.snapshot();
     let compiled = compile(snapshot, controller);
     let mut problems = compiled.problems;
-    for (index, backend) in compiled.table.backends().iter().enumerate() {
-        problems
-            .extend(endpoints_of(snapshot, backend, None).err().map(|error| unserved(&compiled.table, index, &error)));
-    }
+    let backends = compiled.table.backends().iter().enumerate();
+    let errors = backends.filter_map(|(index, backend)| Some((index, endpoints_of(snapshot, backend, None).err()?)));
+    problems.extend(unserved(&compiled.table, &errors.collect()));
     let placed = problems.into_iter().map(|problem| loaded.placed(problem));
     let mut problems: Vec<_> = snapshot.problems.iter().cloned().chain(placed).collect();
     problems.sort_by(|one, other| one.place.cmp(&other.place));

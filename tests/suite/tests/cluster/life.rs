@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::fixture::{Cluster, DONE, deployment, text};
 use super::leftovers::Traces;
 use super::traffic::Traffic;
-use super::{audit, rights, sections};
+use super::{audit, events, rights, sections};
 
 /// The pool of the objects, and that of the old ConfigMap.
 pub(crate) const POOL: &str = "
@@ -127,6 +127,7 @@ fn a_service_lives_its_life() {
     sections::old_pools(&cluster);
     traffic.finish(&cluster);
     shop.named_objects(&cluster);
+    events::of_ingresses(&cluster);
 
     audit::assert_nobody_refused(&cluster);
 

@@ -28,7 +28,8 @@ pub(crate) enum Key {
     Pool(ObjectName),
     /// A ServiceL2Status.
     Announcement(String),
-    Event(ObjectName),
+    /// With the `metadata.uid` of what it is about: another object of the same name has events of its own.
+    Event(ObjectName, Option<String>),
 }
 
 impl Key {
@@ -39,7 +40,7 @@ impl Key {
             Self::Ingress(_) => "ingresses/status",
             Self::Pool(_) => "ipaddresspools/status",
             Self::Announcement(_) => "servicel2statuses",
-            Self::Event(_) => "events",
+            Self::Event(..) => "events",
         }
     }
 }
@@ -71,7 +72,7 @@ pub(crate) struct Memory {
     services: HashMap<ObjectName, (ServiceStatus, Instant)>,
     ingresses: HashMap<ObjectName, (IngressStatus, Instant)>,
     pools: HashMap<ObjectName, Value>,
-    events: HashMap<ObjectName, u64>,
+    events: HashMap<ObjectName, (u64, Option<String>)>,
 }
 
 /// File names under which the daemons hand over objects.
@@ -104,9 +105,9 @@ impl Memory {
                 let status = objects.filter(|object| named(object).as_ref() == Some(name));
                 self.pools.extend(status.map(|object| (name.clone(), status_of(object))));
             }
-            Key::Event(name) => {
+            Key::Event(name, uid) => {
                 let told = letters.events().filter(|object| named(object).as_ref() == Some(name));
-                self.events.extend(told.map(|object| (name.clone(), count(object))));
+                self.events.extend(told.map(|object| (name.clone(), (count(object), uid.clone()))));
             }
             Key::Announcement(_) => {}
         }
@@ -163,9 +164,13 @@ impl Memory {
         let (warnings, others): (Vec<&Value>, Vec<&Value>) = letters.events().partition(is_warning);
         for object in warnings.into_iter().chain(others) {
             let Some(name) = named(object) else { continue };
-            let told = self.events.get(&name).copied();
+            let Some((kind, about)) = involved(object) else { continue };
+            let known = self.events.get(&name);
+            // What is said of an object that is gone meanwhile was said of that object.
+            let uid = uids.of(kind, &about).or_else(|| known.and_then(|(_, uid)| uid.clone()));
+            let told = known.filter(|(_, known)| *known == uid).map(|(count, _)| *count);
             if told.is_none_or(|told| told < count(object)) {
-                posts.extend(event_post(name, object, told.is_some(), uids, run));
+                posts.push(event_post(name, object, told.is_some(), uid, run));
             }
         }
         if self.events.len() > 2 * letters.events().count() + 100 {
@@ -239,17 +244,24 @@ fn ingress_post(ingress: &Ingress, wanted: &IngressStatus) -> Post {
     Post { key: Key::Ingress(name.clone()), verb: Verb::Merge, address, body, then: None }
 }
 
-fn event_post(name: ObjectName, object: &Value, is_known: bool, uids: &Uids, run: &str) -> Option<Post> {
+/// What an event is about.
+fn involved(event: &Value) -> Option<(Kind, ObjectName)> {
+    let text = |field: &str| event.pointer(field).and_then(Value::as_str);
+    let (kind, _) = Kind::named(text("/involvedObject/kind")?)?;
+    Some((kind, ObjectName::new(text("/involvedObject/namespace")?, text("/involvedObject/name")?)))
+}
+
+fn event_post(name: ObjectName, object: &Value, is_known: bool, uid: Option<String>, run: &str) -> Post {
     let text = |field: &str| object.pointer(field).and_then(Value::as_str);
-    let own = format!("{}-{run}", name.name);
+    // As long as one of the parts of a UUID.
+    let of_object = uid.as_ref().map(|uid| format!("-{}", uid.split('-').next().unwrap_or_default()));
+    let own = format!("{}-{run}{}", name.name, of_object.unwrap_or_default());
     let collection = format!("/api/v1/namespaces/{}/events", name.namespace);
     if is_known {
         let body = json!({"count": count(object), "lastTimestamp": text("/lastTimestamp")});
         let address = format!("{collection}/{own}");
-        return Some(Post { key: Key::Event(name), verb: Verb::Merge, address, body, then: None });
+        return Post { key: Key::Event(name, uid), verb: Verb::Merge, address, body, then: None };
     }
-    let kind = Kind::named(text("/involvedObject/kind")?)?.0;
-    let about = ObjectName::new(text("/involvedObject/namespace")?, text("/involvedObject/name")?);
     let mut body = object.clone();
     let mut set = |at: &str, key: &str, value: Value| {
         if let Some(Value::Object(fields)) = body.pointer_mut(at) {
@@ -257,12 +269,12 @@ fn event_post(name: ObjectName, object: &Value, is_known: bool, uids: &Uids, run
         }
     };
     set("/metadata", "name", json!(own));
-    if let Some(uid) = uids.of(kind, &about) {
+    if let Some(uid) = &uid {
         set("/involvedObject", "uid", json!(uid));
     }
     set("", "reportingComponent", json!(text("/source/component")));
     set("", "reportingInstance", json!(text("/source/host")));
-    Some(Post { key: Key::Event(name), verb: Verb::Create, address: collection, body, then: None })
+    Post { key: Key::Event(name, uid), verb: Verb::Create, address: collection, body, then: None }
 }
 
 pub(crate) fn named(object: &Value) -> Option<ObjectName> {

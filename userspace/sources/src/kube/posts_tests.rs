@@ -141,21 +141,47 @@ fn events_are_made_once_and_counted_after_that() {
         letters
     };
     let uids = Uids::default();
-    uids.put(Kind::Service, web(), "u-1");
+    uids.put(Kind::Service, web(), "u1-1");
     let mut memory = Memory::default();
     let posts = memory.events(&letters(1), &uids, "r1");
     assert_eq!((posts[0].verb, &*posts[0].address), (Verb::Create, "/api/v1/namespaces/shop/events"));
-    assert_eq!(posts[0].body["metadata"]["name"], "web.1-r1");
-    assert_eq!(posts[0].body["involvedObject"]["uid"], "u-1");
+    assert_eq!(posts[0].body["metadata"]["name"], "web.1-r1-u1");
+    assert_eq!(posts[0].body["involvedObject"]["uid"], "u1-1");
     assert_eq!(posts[0].body["reportingInstance"], "n1");
     memory.note(&posts[0].key, &letters(1), Instant::now());
     assert_eq!(memory.events(&letters(1), &uids, "r1"), []);
     let posts = memory.events(&letters(3), &uids, "r1");
-    assert_eq!((posts[0].verb, &*posts[0].address), (Verb::Merge, "/api/v1/namespaces/shop/events/web.1-r1"));
+    assert_eq!((posts[0].verb, &*posts[0].address), (Verb::Merge, "/api/v1/namespaces/shop/events/web.1-r1-u1"));
     assert_eq!(posts[0].body, json!({"count": 3, "lastTimestamp": "2026-01-01T00:00:00Z"}));
+    // The Service goes: what was told of it is not told again of none.
+    memory.note(&posts[0].key, &letters(3), Instant::now());
+    uids.remove(Kind::Service, web());
+    assert_eq!(memory.events(&letters(3), &uids, "r1"), []);
+    uids.put(Kind::Service, web(), "u1-1");
     // It was there for an hour, then the server forgot it.
     memory.event_is_gone(&ObjectName::new("shop", "web.1"));
     assert_eq!(memory.events(&letters(3), &uids, "r1")[0].verb, Verb::Create);
+    // Another Service of the same name: what was said of the former one is not shown with it.
+    memory.note(&posts[0].key, &letters(3), Instant::now());
+    uids.put(Kind::Service, web(), "u2-1");
+    let posts = memory.events(&letters(3), &uids, "r1");
+    assert_eq!((posts[0].verb, &posts[0].body["metadata"]["name"]), (Verb::Create, &json!("web.1-r1-u2")));
+}
+
+#[test]
+fn warnings_are_told_before_other_events() {
+    let event = |name: &str, kind: &str| {
+        json!({
+            "metadata": {"namespace": "shop", "name": name}, "type": kind,
+            "involvedObject": {"kind": "Ingress", "namespace": "shop", "name": "web"},
+        })
+    };
+    let events = vec![event("a", "Normal"), event("b", "Warning"), event("c", "Normal"), event("d", "Warning")];
+    let mut letters = Letters::default();
+    letters.objects.insert(EVENTS[1].to_owned(), Arc::new(events));
+    let posts = Memory::default().events(&letters, &Uids::default(), "r");
+    let names: Vec<&str> = posts.iter().map(|post| post.body["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["b-r", "d-r", "a-r", "c-r"]);
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Writer {
         posts.retain(|post| {
             let rests = state.failing.get(&post.key).is_some_and(|(_, until)| now < *until);
             let free = !rests;
-            let is_event = matches!(post.key, Key::Event(_));
+            let is_event = matches!(post.key, Key::Event(..));
             let affordable = !is_event || budget >= 1.0;
             budget -= if free && is_event && affordable { 1.0 } else { 0.0 };
             free && affordable
@@ -245,7 +245,7 @@ impl Writer {
     }
 
     fn finish(&self, state: &mut State, post: &Post, outcome: Result<(), Failure>, letters: &Letters) {
-        if matches!(post.key, Key::Event(_)) {
+        if matches!(post.key, Key::Event(..)) {
             state.tokens -= 1.0;
         }
         let Err(failure) = outcome else {
@@ -262,8 +262,8 @@ impl Writer {
             // It is gone, which the watch will tell; or it has nothing of the kind.
             Key::Service(_) | Key::Ingress(_) | Key::Pool(_) => code == 404,
             // Nothing can be said in a namespace that is about to end.
-            Key::Event(_) if code == 403 => failure.to_string().contains("being terminated"),
-            Key::Event(_) => code == 409 || code == 404 && post.verb == Verb::Create,
+            Key::Event(..) if code == 403 => failure.to_string().contains("being terminated"),
+            Key::Event(..) => code == 409 || code == 404 && post.verb == Verb::Create,
             Key::Announcement(_) => false,
         };
         if is_settled {
@@ -271,7 +271,7 @@ impl Writer {
             return self.note(state, post, letters);
         }
         match (&post.key, code) {
-            (Key::Event(name), 404) => state.memory.event_is_gone(name),
+            (Key::Event(name, _), 404) => state.memory.event_is_gone(name),
             _ => {
                 if matches!(post.key, Key::Announcement(_)) && matches!(code, 404 | 409) {
                     // Somebody changed what there is.
