@@ -15,6 +15,7 @@
 //!
 //! Without a majority rule both sides of a partition go on (policy `availability`).
 
+mod allowance;
 mod backing;
 pub(crate) mod document;
 mod exchange;

@@ -306,7 +306,9 @@ impl Membership {
         self.check_sender(question.name, is_at)?;
         let first = usize::from(question.first).saturating_sub(1);
         if question.digest == self.backing.digest() {
-            let parts = self.backing.encoded.parts(first, &self.name, self.key.as_ref());
+            let Some(peer) = self.peers.get_mut(question.name) else { return Ok(Change::Nothing) };
+            let parts = || self.backing.encoded.parts(first, &self.name, self.key.as_ref());
+            let parts = peer.allowance.spend(now, parts);
             self.outgoing.extend(parts.into_iter().map(|part| (question.name.to_owned(), part)));
         } else {
             self.answer_question(now, &question);

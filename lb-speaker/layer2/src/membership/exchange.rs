@@ -13,7 +13,8 @@ use std::{
 };
 
 use super::{
-    INTERVAL, Membership,
+    Membership,
+    allowance::Allowance,
     document::{Assembly, Kind, PARTS_A_QUESTION, Part},
     message::Question,
     peer::{Peer, PeerState},
@@ -27,8 +28,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_millis(640);
 /// How long a node that is behind waits before it goes on without what its peers do not hand out.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Parts that a peer gets in the time between two heartbeats: 1.4 MB/s.
-const ALLOWANCE: usize = 4 * PARTS_A_QUESTION;
 /// Documents that wait to be taken in; with more, nobody is asked for further ones.
 const MAX_WAITING: usize = 64;
 /// Buckets of the map of which it is remembered that they came, whoever sent them.
@@ -76,9 +75,7 @@ struct Partner {
     first: u16,
     due: Duration,
     pause: Duration,
-    /// Parts that it may still get, of those that it was allowed then.
-    allowance: usize,
-    refilled: Option<Duration>,
+    allowance: Allowance,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,15 +223,6 @@ impl Exchange {
         self.arrived.drain(..self.arrived.len().saturating_sub(REMEMBERED));
     }
 
-    /// Whether the peer may get more parts now.
-    fn may_have(&mut self, now: Duration, peer: &str) -> Option<&mut usize> {
-        let partner = self.partners.entry(peer.to_owned()).or_default();
-        if partner.refilled.is_none_or(|at| now >= at + INTERVAL) {
-            (partner.refilled, partner.allowance) = (Some(now), ALLOWANCE);
-        }
-        Some(&mut partner.allowance).filter(|allowance| **allowance > 0)
-    }
-
     /// When it must be asked next.
     pub(super) fn next(&self) -> Option<Duration> {
         let due = self.partners.values().filter(|partner| partner.wish.is_some()).map(|partner| partner.due);
@@ -301,10 +289,10 @@ impl Membership {
     /// Hands out what a peer asks for, as long as it has not had too much of late.
     pub(super) fn answer_question(&mut self, now: Duration, question: &Question<'_>) {
         let first = usize::from(question.first).saturating_sub(1);
-        let Some(document) = self.exchange.own.named(question.digest).cloned() else { return };
-        let Some(allowance) = self.exchange.may_have(now, question.name) else { return };
-        let parts = document.parts(first, &self.name, self.key.as_ref());
-        *allowance = allowance.saturating_sub(parts.len());
-        self.exchange.outgoing.extend(parts.into_iter().map(|part| (question.name.to_owned(), part)));
+        let Exchange { own, partners, outgoing, .. } = &mut self.exchange;
+        let Some(document) = own.named(question.digest) else { return };
+        let partner = partners.entry(question.name.to_owned()).or_default();
+        let parts = partner.allowance.spend(now, || document.parts(first, &self.name, self.key.as_ref()));
+        outgoing.extend(parts.into_iter().map(|part| (question.name.to_owned(), part)));
     }
 }

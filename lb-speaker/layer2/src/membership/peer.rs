@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    DEAD_AFTER, DIFFERS_AFTER, DIFFERS_AT_MOST, STALLED_DEAD_AFTER, document::Assembly, message::Phase, probe::Probing,
-    standing::Standing,
+    DEAD_AFTER, DIFFERS_AFTER, DIFFERS_AT_MOST, STALLED_DEAD_AFTER, allowance::Allowance, document::Assembly,
+    message::Phase, probe::Probing, standing::Standing,
 };
 
 /// What is known of a peer.
@@ -88,6 +88,8 @@ pub(super) struct Peer {
     pub(super) support: Vec<Support>,
     /// An earlier run of it may still be answered for by its kernel.
     pub(super) fenced_until: Duration,
+    /// What it may still get of this node's standing.
+    pub(super) allowance: Allowance,
 }
 
 /// Files that differ: digests of ours and of the peer's, since when they are these, and since when they differ at all.
@@ -136,6 +138,7 @@ impl Peer {
             sees_us: PeerState::Unheard,
             support: Vec::new(),
             fenced_until: now,
+            allowance: Allowance::default(),
         }
     }
 

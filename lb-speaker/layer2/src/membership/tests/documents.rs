@@ -240,3 +240,29 @@ fn a_question_that_is_sent_again_and_again_gets_no_more_than_its_allowance() {
     assert_eq!(a.receive(now + INTERVAL, &question, |_| true), Ok(Change::Nothing));
     assert_eq!(a.take_parts().len(), 16);
 }
+
+#[test]
+fn a_question_for_a_standing_has_an_allowance_of_its_own() {
+    let mut world = started();
+    let now = Duration::from_millis(world.now);
+    let a = world.nodes.get_mut("a").unwrap();
+    let claim = Claim { held: true, quorate: true, term: 1 };
+    let claims = (0..10_000_u32).map(|number| (IpAddr::from(number.to_be_bytes()), claim)).collect();
+    a.set_standing(now, Standing { claims, ..Standing::default() });
+    a.tick(now);
+    a.take_outgoing();
+    let ask = |digest, first| Question { digest, first, name: "b" }.encode(Some(&Key::new(b"k")));
+    let standing = ask(a.backing.digest(), 1);
+    for _ in 0..1_000 {
+        assert_eq!(a.receive(now, &standing, |_| true), Ok(Change::Nothing));
+    }
+    assert_eq!(a.take_outgoing().len(), 64);
+    // Who asks for documents without end does not keep a peer from its standing, which is timely.
+    let index = ask(a.exchange.documents().encoded.digest, 1);
+    for _ in 0..1_000 {
+        assert_eq!(a.receive(now + INTERVAL, &index, |_| true), Ok(Change::Nothing));
+    }
+    assert_eq!(a.take_parts().len(), 64);
+    assert_eq!(a.receive(now + INTERVAL, &standing, |_| true), Ok(Change::Nothing));
+    assert_eq!(a.take_outgoing().len(), 16);
+}
