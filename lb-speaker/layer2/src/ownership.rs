@@ -169,9 +169,7 @@ impl Ownership {
         }
         self.ticked = now;
         let change = self.membership.tick(now);
-        let before: Vec<Claim> = self.own.values().map(|own| own.claim).collect();
-        self.hold(now);
-        let same = before.iter().eq(self.own.values().map(|own| &own.claim));
+        let same = !self.hold(now);
         let ready = self.retreats.extract_if(.., |_, until| *until <= now).count() > 0;
         let plugged = self.plugged;
         self.plugged = plugged.filter(|at| !self.has_listened(now, *at));

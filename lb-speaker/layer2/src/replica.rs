@@ -36,6 +36,8 @@ pub type Table = BTreeMap<ObjectName, Vec<IpAddr>>;
 pub const RELEASES: usize = 1024;
 /// The highest number or epoch that is believed: there must be room for the next.
 pub const MAX_COUNT: u64 = u64::MAX / 2;
+/// The highest number that a first entry begins with; the rest is for those that follow.
+const MAX_FLOOR: u64 = MAX_COUNT / 2;
 /// A Service has at most one address of each family.
 const MAX_IPS: u8 = 2;
 
@@ -62,6 +64,12 @@ impl Entry {
     }
 }
 
+/// Where the map keeps the floor: a release of a name that no Service has. So it merges, is written down and travels like one,
+/// also by way of nodes of versions that do not know what it says.
+fn forgotten() -> ObjectName {
+    ObjectName::new("", "released")
+}
+
 /// The replicated map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignments {
@@ -84,20 +92,28 @@ impl Assignments {
         other.entries.into_iter().fold(false, |changed, (name, entry)| self.put(name, entry) | changed)
     }
 
-    /// Forgets releases beyond [`RELEASES`]. A node that was away for longer may bring such a Service back, until the
-    /// majority says again that it is gone; or its release, where the Service was made anew meanwhile, which then gets another
-    /// address.
+    /// Forgets releases beyond [`RELEASES`], but for the highest of their numbers ([`Self::floor`]). A node that was away for
+    /// longer may bring such a Service back, until the majority says again that it is gone.
     pub fn trim(&mut self) {
-        let mut released: Vec<(u64, ObjectName)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.ips.is_empty())
-            .map(|(name, entry)| (entry.epoch, name.clone()))
-            .collect();
-        released.sort_unstable_by(|one, other| other.cmp(one));
-        for (_, name) in released.into_iter().skip(RELEASES) {
-            self.entries.remove(&name);
+        let floor = forgotten();
+        let released = self.entries.iter().filter(|(name, entry)| entry.ips.is_empty() && **name != floor);
+        let mut released: Vec<(u64, ObjectName)> = released.map(|(name, entry)| (entry.epoch, name.clone())).collect();
+        if released.len() <= RELEASES {
+            return;
         }
+        released.sort_unstable_by(|one, other| other.cmp(one));
+        let gone = released.into_iter().skip(RELEASES).filter_map(|(_, name)| self.entries.remove(&name));
+        if let Some(number) = gone.map(|entry| entry.number).max() {
+            let number = number.saturating_add(1).min(MAX_FLOOR);
+            self.put(floor, Entry { number, epoch: 0, writer: String::new(), ips: Vec::new() });
+        }
+    }
+
+    /// The number of the first entry of a Service of which nothing is known: higher than that of every release that was
+    /// forgotten. A node that was away may still have such a release, and it must not hold against a Service that was made anew.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.entries.get(&forgotten()).map_or(0, |entry| entry.number.min(MAX_FLOOR))
     }
 
     /// Of one Service.

@@ -159,6 +159,7 @@ impl Controller {
         if !snapshot.synced {
             return None;
         }
+        self.report.keep(snapshot);
         if self.authority == Authority::Status {
             return Some(self.follow(snapshot, occupied));
         }
@@ -243,8 +244,11 @@ impl Controller {
         let reasons: BTreeMap<ObjectName, Reason> = reasons.collect();
         for (service, reason) in reasons.iter().filter(|(service, reason)| self.reasons.get(*service) != Some(*reason))
         {
+            let has_one = allocation.services.get(service).is_some_and(|got| !got.ips.is_empty());
             if reason.is_waiting() {
                 debug!(%service, %reason, "no address assigned yet");
+            } else if has_one {
+                info!(%service, %reason, "no further address assigned beside the one it has");
             } else {
                 warn!(%service, %reason, "no address assigned");
             }
@@ -266,16 +270,13 @@ impl Controller {
 
     /// Writes what is not written yet; true if nothing is left to write. What peers are told is written down before.
     pub(crate) fn write(&mut self) -> bool {
-        if let Some(map) = self.standalone.drawn() {
-            let recorded = match self.authority {
-                Authority::Files { .. } => record::write(&self.record, &map),
-                Authority::Status => Ok(()),
-            };
-            if let Err(error) = recorded {
-                error!(path = %self.record.display(), %error, "cannot write down what is assigned; tries again");
-                return false;
-            }
-            self.standalone.commit(map);
+        let recorded = self.standalone.hand_on(|map| match self.authority {
+            Authority::Files { .. } => record::write(&self.record, map),
+            Authority::Status => Ok(()),
+        });
+        if let Err(error) = recorded {
+            error!(path = %self.record.display(), %error, "cannot write down what is assigned; tries again");
+            return false;
         }
         if !self.written {
             let written = self.report.write(&self.status, &self.assigned);
@@ -367,6 +368,17 @@ mod tests {
         node.take(&mut controller);
         check(&controller, &[("web", 10), ("api", 11)]);
         node
+    }
+
+    #[test]
+    fn who_has_nobody_to_tell_makes_no_documents() {
+        let node = swapped();
+        let mut controller = node.start_by(Authority::Status);
+        controller.lead(true);
+        node.take(&mut controller);
+        check(&controller, &[("web", 10), ("api", 11)]);
+        assert!(controller.documents().is_none());
+        assert_eq!(controller.standalone.documents().index, Documents::default().index);
     }
 
     #[test]

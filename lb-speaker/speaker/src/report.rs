@@ -63,6 +63,12 @@ impl Report {
         }
     }
 
+    /// Forgets what was told of Services that are gone: another one of the same name begins anew.
+    pub(crate) fn keep(&mut self, snapshot: &Snapshot) {
+        self.events.retain(|about| snapshot.services.contains_key(&about.name));
+        self.deprecated.retain(|(name, _)| snapshot.services.contains_key(name));
+    }
+
     /// Takes an allocation, and what Services had before it.
     pub(crate) fn allocation(&mut self, snapshot: &Snapshot, prior: &Table, allocation: &Allocation) {
         let now = now();
@@ -343,6 +349,9 @@ mod tests {
         // Another process goes on from there.
         let restarted = Report::new(state.folder.path(), "node-a");
         assert_eq!(restarted.events.objects(), state.report.events.objects());
+        // What is gone is spoken of no more.
+        state.report.keep(&Snapshot::default());
+        assert_eq!(state.report.events.objects(), Vec::<Value>::new());
     }
 
     #[test]

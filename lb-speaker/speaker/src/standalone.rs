@@ -6,6 +6,7 @@
 //! clock; where an API server keeps the Services' status, that is the map and none of this is needed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -100,14 +101,13 @@ pub(crate) struct Plan {
 impl Standalone {
     /// A node that remembers this map; `members` speakers are configured, this one among them.
     pub(crate) fn new(node: &str, members: usize, map: Assignments) -> Self {
-        let documents = Documents::new(&map, None);
         let mut new = Self {
             node: node.to_owned(),
             members,
             map,
             draft: BTreeMap::new(),
             view: None,
-            documents,
+            documents: Documents::default(),
             fresh: false,
             glimpses: BTreeMap::new(),
             meeting: Meeting::default(),
@@ -116,6 +116,7 @@ impl Standalone {
             lost: BTreeMap::new(),
         };
         new.role = new.judge();
+        new.documents = new.encoded().unwrap_or_default();
         new
     }
 
@@ -178,8 +179,7 @@ impl Standalone {
             self.draft.clear();
             self.epoch = None;
         }
-        let mut all = self.map.clone();
-        self.draft.iter().for_each(|(name, entry)| _ = all.put(name.clone(), entry.clone()));
+        let all = with(&self.map, &self.draft);
         let pinned = |name: &ObjectName, ip: IpAddr| {
             let service = snapshot.services.get(name);
             service.is_some_and(|service| service.load_balancer.requested_ips.contains(&ip))
@@ -188,8 +188,8 @@ impl Standalone {
         let unjudged = unjudged(snapshot, classes, known, &table);
         let view = copy::view(snapshot, classes, &unjudged);
         if self.view.as_ref() != Some(&view) {
-            self.documents = Documents::new(&self.map, Some(&view));
             self.view = Some(view);
+            self.documents = self.encoded().unwrap_or_default();
         }
         let (council, status) = (self.council(), prior_of(snapshot));
         let unanimous = council.as_ref().is_none_or(Council::is_unanimous);
@@ -226,7 +226,7 @@ impl Standalone {
         plan
     }
 
-    /// Notes what an allocation from this plan adds to the map. Others hear of it after [`Self::commit`].
+    /// Notes what an allocation from this plan adds to the map. Others hear of it after [`Self::hand_on`].
     pub(crate) fn draw(&mut self, plan: &Plan, allocation: &Allocation) {
         if self.role != Role::Assigns {
             return;
@@ -244,28 +244,43 @@ impl Standalone {
                 continue;
             }
             let epoch = *self.epoch.get_or_insert_with(|| self.map.epoch() + 1);
-            let number = known.map_or(0, |known| known.number + 1);
+            let number = known.map_or_else(|| self.map.floor(), |known| known.number + 1);
             draft.insert(name.clone(), Entry { number, epoch, writer: self.node.clone(), ips });
         }
         self.draft = draft;
     }
 
-    /// The map as it is to be written down; nothing if it was.
-    pub(crate) fn drawn(&self) -> Option<Assignments> {
+    /// Has the map written down, if it is not, and hands it on after that: from then on it is for all to know.
+    ///
+    /// # Errors
+    /// Whatever the writing ended in; then nothing is handed on.
+    pub(crate) fn hand_on<E>(&mut self, write: impl FnOnce(&Assignments) -> Result<(), E>) -> Result<(), E> {
         if !self.fresh && self.draft.is_empty() {
-            return None;
+            return Ok(());
         }
-        let mut all = self.map.clone();
-        self.draft.iter().for_each(|(name, entry)| _ = all.put(name.clone(), entry.clone()));
-        all.trim();
-        Some(all)
+        let drawn = match with(&self.map, &self.draft) {
+            Cow::Borrowed(map) => {
+                write(map)?;
+                None
+            }
+            Cow::Owned(mut map) => {
+                map.trim();
+                write(&map)?;
+                Some(map)
+            }
+        };
+        if let Some(map) = drawn {
+            self.map = map;
+        }
+        self.draft.clear();
+        self.fresh = false;
+        self.documents = self.encoded().unwrap_or_default();
+        Ok(())
     }
 
-    /// The map as it was written down: from now on for all to know.
-    pub(crate) fn commit(&mut self, map: Assignments) {
-        (self.fresh, self.map) = (false, map);
-        self.draft.clear();
-        self.documents = Documents::new(&self.map, self.view.as_ref());
+    /// What the others are to be told, where there are any.
+    fn encoded(&self) -> Option<Documents> {
+        (self.members > 1).then(|| Documents::new(&self.map, self.view.as_ref()))
     }
 
     /// The node that assigned what the Service has, if it is another one.
@@ -296,6 +311,15 @@ impl Standalone {
         let peers = peers.map(|name| (name.as_str(), self.glimpses.get(name))).collect();
         Some(Council::new(self.view.as_ref()?, &self.documents.index, peers, self.members))
     }
+}
+
+/// The map with a draft in it.
+fn with<'m>(map: &'m Assignments, draft: &BTreeMap<ObjectName, Entry>) -> Cow<'m, Assignments> {
+    let mut all = Cow::Borrowed(map);
+    for (name, entry) in draft {
+        all.to_mut().put(name.clone(), entry.clone());
+    }
+    all
 }
 
 /// Why nothing is decided; nothing where all agree.

@@ -6,7 +6,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::membership::PeerState;
+use crate::membership::{Claim, Membership, PeerState};
 
 use super::{HAND_OVER, Ownership, Partition, judge::Own};
 
@@ -22,14 +22,7 @@ impl Ownership {
     #[must_use]
     pub fn lease_until(&self, ip: IpAddr) -> Option<Duration> {
         let own = self.own.get(&ip)?;
-        self.evidence(ip, own).filter(|_| own.claim.held)
-    }
-
-    fn evidence(&self, ip: IpAddr, own: &Own) -> Option<Duration> {
-        match self.rules.partition {
-            Partition::Availability => self.membership.lease_until().filter(|_| own.waits.is_none()),
-            Partition::Strict => self.membership.backed_until(ip),
-        }
+        evidence(self.rules.partition, &self.membership, ip, own).filter(|_| own.claim.held)
     }
 
     /// Whether it may answer for the address at this very moment.
@@ -43,26 +36,28 @@ impl Ownership {
         self.own.iter().filter(|(_, own)| !own.claim.held).map(|(ip, _)| *ip)
     }
 
-    /// Notes which of its claims this node may answer for now.
-    pub(super) fn hold(&mut self, now: Duration) {
+    /// Notes which of its claims this node may answer for now; whether a claim is another than before.
+    pub(super) fn hold(&mut self, now: Duration) -> bool {
         if self.rules.partition == Partition::Availability {
             self.take_over(now);
         }
-        let waiting = self.membership.is_waiting();
-        let held = |(ip, own)| self.evidence(ip, own).is_some_and(|until| now < until);
-        let held: Vec<(IpAddr, bool)> = self.own.iter().map(|(ip, own)| (*ip, held((*ip, own)))).collect();
-        for (ip, held) in held {
-            let Some(own) = self.own.get_mut(&ip) else { continue };
-            own.claim.held = held;
+        let Self { membership, rules, own: all, .. } = self;
+        let (waiting, mut changed) = (membership.is_waiting(), false);
+        for (ip, own) in all.iter_mut() {
+            let held = evidence(rules.partition, membership, *ip, own).is_some_and(|until| now < until);
             // Who stood still cannot know what became of the majority.
-            own.claim.quorate &= !waiting;
+            let claim = Claim { held, quorate: own.claim.quorate && !waiting, ..own.claim };
+            changed |= claim != own.claim;
+            own.claim = claim;
             own.unbacked = (!held).then(|| own.unbacked.unwrap_or(now));
         }
         if self.rules.partition == Partition::Strict {
-            let retreat = now + RETREAT + self.turn();
+            let (retreat, before) = (now + RETREAT + self.turn(), self.own.len());
             let unbacked = self.own.extract_if(.., |_, own| own.unbacked.is_some_and(|since| now >= since + UNBACKED));
             self.retreats.extend(unbacked.map(|(ip, _)| (ip, retreat)));
+            changed |= self.own.len() != before;
         }
+        changed
     }
 
     /// Ends the wait of claims that nobody stands in the way of.
@@ -103,5 +98,13 @@ impl Ownership {
         let name = self.membership.name();
         let before = self.membership.states().filter(|(peer, _)| *peer < name).count();
         RETREAT / 2 * u32::try_from(before).unwrap_or(0)
+    }
+}
+
+/// Until when what is known of the others lets this node answer for its claim.
+fn evidence(partition: Partition, membership: &Membership, ip: IpAddr, own: &Own) -> Option<Duration> {
+    match partition {
+        Partition::Availability => membership.lease_until().filter(|_| own.waits.is_none()),
+        Partition::Strict => membership.backed_until(ip),
     }
 }

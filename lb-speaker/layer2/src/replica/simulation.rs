@@ -62,7 +62,7 @@ impl Node {
                 _ => continue,
             };
             let epoch = *self.epoch.get_or_insert(self.map.epoch() + 1);
-            let number = known.map_or(0, |entry| entry.number + 1);
+            let number = known.map_or_else(|| self.map.floor(), |entry| entry.number + 1);
             written.push((service, Entry { number, epoch, writer: self.name.to_owned(), ips }));
         }
         for (service, entry) in written {

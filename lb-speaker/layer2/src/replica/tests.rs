@@ -174,8 +174,38 @@ fn releases_are_forgotten_in_the_end_the_oldest_first() {
     }
     map.put(name(many), Entry { number: 0, epoch: 0, writer: "a".to_owned(), ips: vec![ip(1)] });
     map.trim();
-    assert_eq!(map.iter().count(), RELEASES + 1);
+    // Beside them the floor.
+    assert_eq!(map.iter().count(), RELEASES + 2);
     assert!(map.get(&name(9)).is_none() && map.get(&name(10)).is_some() && map.get(&name(many)).is_some());
+}
+
+#[test]
+fn a_forgotten_release_does_not_hold_against_a_service_that_was_made_anew() {
+    let release = |number, epoch| Entry { number, epoch, writer: "a".to_owned(), ips: Vec::new() };
+    let mut away = Assignments::default();
+    away.put(name(0), release(7, 1));
+    // The others knew it too, and forgot it.
+    let mut map = away.clone();
+    for number in 1..=RELEASES as u64 {
+        map.put(name(number), release(number % 3, 2));
+    }
+    map.trim();
+    assert_eq!((map.get(&name(0)), map.floor()), (None, 8));
+    // Whoever assigns has heard of that from the others, in the form in which they tell it.
+    let mut writer = Assignments::default();
+    for (of, bytes) in (0..).zip(&map.write()) {
+        writer.merge(Assignments::read(of, bytes).unwrap());
+    }
+    assert_eq!(writer, map);
+    let anew = Entry { number: writer.floor(), epoch: 3, writer: "b".to_owned(), ips: vec![ip(1)] };
+    assert!(writer.put(name(0), anew.clone()));
+    assert!(!writer.merge(away.clone()), "the release is older");
+    assert_eq!((writer.get(&name(0)), merged(&away, &writer).get(&name(0))), (Some(&anew), Some(&anew)));
+    // It never sinks, and leaves room above it.
+    writer.trim();
+    assert_eq!(writer.floor(), 8);
+    writer.put(ObjectName::new("", "released"), release(MAX_COUNT, 0));
+    assert!(writer.floor() < MAX_COUNT / 2 + 1);
 }
 
 #[test]
