@@ -32,6 +32,9 @@ const LEASE: &str = "roadstead-ingress";
 /// File of this daemon's events; the speaker has one of its own in the same folder.
 const EVENTS: &str = "ingress-events.yaml";
 
+/// Most events in that file, which is written anew with each.
+const FILED: usize = 200;
+
 /// How often to look how old the configuration is, what is to be told, and to try again to write what could not be written.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -82,7 +85,7 @@ async fn supervise(flags: &RunFlags) -> anyhow::Result<Server> {
         publish: flags.publish(),
         failed: false,
         leads: source.leads(),
-        told: Told::new(&node, &status_objects(&flags.source.state_dir)),
+        told: Told::new(&node, &status_objects(&flags.source.state_dir), (!source.is_of_server()).then_some(FILED)),
         untold: false,
     };
     step(&mut control, &mut status, &first);

@@ -96,7 +96,13 @@ pub(crate) fn run(args: &GetFlags) -> anyhow::Result<ExitCode> {
         snapshot.problems.iter().filter(|problem| problem.object.is_none()).for_each(|problem| eprintln!("{problem}"));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let speaker = speaker::Told::new(&roadstead_sources::status_objects(&args.source.state_dir));
+    let mut told = roadstead_sources::status_objects(&args.source.state_dir);
+    if args.kind == GetKind::Services && args.output == Some(Output::Wide) && args.source.name_a_server() {
+        // Of what this node announces too.
+        told.retain(|object| object.get("kind").is_none_or(|kind| kind != "ServiceL2Status"));
+        told.extend(roadstead_sources::read_announcements(&args.source)?);
+    }
+    let speaker = speaker::Told::new(&told);
     let shown = rows::all(args.kind, &snapshot, &speaker, i64::try_from(now).unwrap_or(i64::MAX));
     print(args, shown, &mut io::stdout().lock(), &mut io::stderr().lock()).context("cannot print")
 }

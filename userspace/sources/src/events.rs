@@ -51,6 +51,7 @@ struct Occurrence {
 pub struct Events {
     component: String,
     node: String,
+    most: usize,
     all: BTreeMap<Key, Occurrence>,
 }
 
@@ -58,7 +59,13 @@ impl Events {
     /// None yet. `component` is the daemon's name.
     #[must_use]
     pub fn new(component: &str, node: &str) -> Self {
-        Self { component: component.to_owned(), node: node.to_owned(), all: BTreeMap::new() }
+        Self { component: component.to_owned(), node: node.to_owned(), most: MOST, all: BTreeMap::new() }
+    }
+
+    /// Keeps fewer.
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// Goes on from the events that an earlier run of this daemon wrote; other objects are passed over.
@@ -98,7 +105,7 @@ impl Events {
     }
 
     fn bound(&mut self) {
-        while self.all.len() > MOST {
+        while self.all.len() > self.most {
             let oldest = self.all.iter().min_by_key(|(_, occurrence)| (occurrence.gravity, occurrence.last));
             let oldest = oldest.map(|(key, _)| key.clone());
             oldest.and_then(|key| self.all.remove(&key));

@@ -47,6 +47,6 @@ pub use flags::{Filling, LoadOptions, NamespaceFlag, NodePortRange, NodePortRang
 pub use kube::{Interest, fuzz_wire};
 pub use legacy::{Converted, convert_old, fuzz_old};
 pub use parse::fuzz_manifest;
-pub use source::{Source, SourceError, read, start};
+pub use source::{Source, SourceError, read, read_announcements, start};
 pub use status::{ServiceStatus, StatusWriter, status_objects};
 pub use store::{Loaded, load};

@@ -167,6 +167,18 @@ pub fn read(flags: &SourceFlags, interest: Interest) -> Result<Snapshot, SourceE
     }
 }
 
+/// What all speakers say that they announce: ServiceL2Status objects of an API server, where one is named and they may be read.
+/// Those of this node alone stand in its status files.
+///
+/// # Errors
+/// The API server does not answer.
+pub fn read_announcements(flags: &SourceFlags) -> Result<Vec<serde_json::Value>, SourceError> {
+    match access(flags)? {
+        Some(access) => kube::announcements(access).map_err(|failure| SourceError::Server(Box::new(failure))),
+        None => Ok(Vec::new()),
+    }
+}
+
 fn start_files(flags: &SourceFlags) -> Result<Source, SourceError> {
     let mut families = HashSet::new();
     if let Some(second) = flags.service_cidrs.iter().find(|cidr| !families.insert(cidr.addr().is_ipv4())) {

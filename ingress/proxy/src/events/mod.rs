@@ -47,9 +47,13 @@ struct Standing {
 }
 
 impl Told {
-    /// Goes on from what an earlier run wrote.
-    pub(crate) fn new(node: &str, earlier: &[Value]) -> Self {
-        let mut events = Events::new("roadstead-ingress", node);
+    /// Goes on from what an earlier run wrote into a file, of which no more than `most` are kept; a server keeps them itself.
+    pub(crate) fn new(node: &str, earlier: &[Value], most: Option<usize>) -> Self {
+        let events = Events::new("roadstead-ingress", node);
+        let mut events = match most {
+            Some(most) => events.at_most(most),
+            None => events,
+        };
         events.restore(earlier);
         Self { events, wrong: BTreeMap::new(), taken: BTreeMap::new() }
     }

@@ -31,7 +31,7 @@ impl Stage {
     fn new() -> Self {
         let metrics = Metrics::new(&Registry::new(), &MetricsOptions::default()).unwrap();
         let control = Control::new(Controller::default(), metrics, tls::provider()).unwrap();
-        Self { folder: tempfile::tempdir().unwrap(), control, told: Told::new("node-a", &[]) }
+        Self { folder: tempfile::tempdir().unwrap(), control, told: Told::new("node-a", &[], None) }
     }
 
     /// Applies this manifest behind the Service.

@@ -113,6 +113,11 @@ async fn manifests_are_served_followed_and_given_back() {
     write(&manifests, &manifest("", "/new"));
     wait_until("the edit is served", async || ask("/new").await == 503).await;
     assert_eq!(ask("/old").await, 404);
+    let told = async || {
+        let events = fs::read_to_string(state.path().join("status/ingress-events.yaml")).unwrap_or_default();
+        ["kind: Ingress", "reason: Sync", "component: roadstead-ingress"].iter().all(|part| events.contains(part))
+    };
+    wait_until("the event is told", told).await;
 
     let pid = program.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

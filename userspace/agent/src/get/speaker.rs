@@ -1,7 +1,7 @@
-//! What the speaker of this node tells beside the Services' addresses: who announces, why an address is lacking, how full
-//! pools are. It stands in the status files; where there are none, nothing is known.
+//! What speakers tell beside the Services' addresses: who announces, why an address is lacking, how full pools are. What this
+//! node's speaker tells stands in the status files, who announces in a cluster in its objects; else nothing is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_model::ObjectName;
 use serde_json::Value;
@@ -44,9 +44,10 @@ impl Told {
         Some(())
     }
 
-    /// The nodes that announce an address of the Service, as far as this one knows: itself.
+    /// The nodes that announce an address of the Service: all of a cluster, without one as far as this node knows, itself.
     pub(super) fn nodes(&self, service: &ObjectName) -> String {
-        self.nodes.get(service).map(|nodes| nodes.join(",")).unwrap_or_default()
+        let nodes = self.nodes.get(service).into_iter().flatten().map(String::as_str);
+        nodes.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
     }
 
     /// Why the Service lacks an address.

@@ -140,7 +140,7 @@ impl fmt::Display for Feed {
 }
 
 /// Percent-encodes all that is not unreserved (RFC 3986, 2.3).
-fn encode(text: &str, into: &mut String) {
+pub(crate) fn encode(text: &str, into: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             into.push(char::from(byte));

@@ -73,6 +73,8 @@ pub(crate) struct Memory {
     ingresses: HashMap<ObjectName, (IngressStatus, Instant)>,
     pools: HashMap<ObjectName, Value>,
     events: HashMap<ObjectName, (u64, Option<String>)>,
+    /// When the first of the writes that do not show counts as undone.
+    undone_at: Option<Instant>,
 }
 
 /// File names under which the daemons hand over objects.
@@ -115,14 +117,22 @@ impl Memory {
 
     /// What one leader writes for all.
     pub(crate) fn of_leader(&mut self, letters: &Letters, snapshot: &Snapshot, uids: &Uids, now: Instant) -> Vec<Post> {
-        let mut posts = Vec::new();
+        let (mut posts, mut undone_at) = (Vec::new(), None::<Instant>);
+        let mut is_due = |due: Due| match due {
+            Due::No => false,
+            Due::Now => true,
+            Due::At(at) => {
+                undone_at = Some(undone_at.map_or(at, |before| before.min(at)));
+                false
+            }
+        };
         for (name, wanted) in letters.services.iter() {
             let Some(service) = snapshot.services.get(name) else { continue };
             let told = self.services.get(name);
             // A reason is not observed: it is told once.
             let reason = told.is_none_or(|(told, _)| told != wanted)
                 && (wanted.pending.is_some() || told.is_some_and(|(told, _)| told.pending.is_some()));
-            if reason || is_due(told, wanted, shows(service, wanted), now) {
+            if is_due(due(told, wanted, shows(service, wanted), now)) || reason {
                 posts.push(service_post(service, wanted, told.map(|(told, _)| told)));
             }
         }
@@ -134,10 +144,11 @@ impl Memory {
                 (None, Some((told, _))) if *told == ingress.status => IngressStatus::default(),
                 (None, _) => continue,
             };
-            if is_due(told, &wanted, ingress.status == wanted, now) {
+            if is_due(due(told, &wanted, ingress.status == wanted, now)) {
                 posts.push(ingress_post(ingress, &wanted));
             }
         }
+        self.undone_at = undone_at;
         self.services.retain(|name, _| snapshot.services.contains_key(name));
         self.ingresses.retain(|name, _| snapshot.ingresses.contains_key(name));
         for object in letters.objects.get(POOLS).into_iter().flat_map(|objects| objects.iter()) {
@@ -180,16 +191,30 @@ impl Memory {
         posts
     }
 
+    /// How long until a write that does not show counts as undone by somebody; nothing where all show.
+    pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
+        self.undone_at.map(|at| at.saturating_duration_since(now))
+    }
+
     /// The server has forgotten the event, or never knew it.
     pub(crate) fn event_is_gone(&mut self, name: &ObjectName) {
         self.events.remove(name);
     }
 }
 
-fn is_due<T: PartialEq>(told: Option<&(T, Instant)>, wanted: &T, shows: bool, now: Instant) -> bool {
+/// When something is to be written.
+enum Due {
+    No,
+    Now,
+    /// Unless it shows until then.
+    At(Instant),
+}
+
+fn due<T: PartialEq>(told: Option<&(T, Instant)>, wanted: &T, shows: bool, now: Instant) -> Due {
     match told {
-        Some((told, at)) if told == wanted => !shows && now.duration_since(*at) >= ECHO,
-        _ => !shows,
+        _ if shows => Due::No,
+        Some((told, at)) if told == wanted && now.duration_since(*at) < ECHO => Due::At(*at + ECHO),
+        _ => Due::Now,
     }
 }
 
@@ -204,6 +229,8 @@ fn shows(service: &Service, wanted: &ServiceStatus) -> bool {
 fn service_post(service: &Service, wanted: &ServiceStatus, told: Option<&ServiceStatus>) -> Post {
     let name = &service.meta.name;
     let (status, reason, message) = match &wanted.pending {
+        // It lacks a second address at most.
+        Some((reason, message)) if !wanted.ips.is_empty() => ("True", reason.as_str(), message.as_str()),
         Some((reason, message)) => ("False", reason.as_str(), message.as_str()),
         None if wanted.ips.is_empty() => ("False", "NotAssigned", "no address is assigned"),
         None => ("True", "IPAllocated", "every address is assigned"),
@@ -213,7 +240,7 @@ fn service_post(service: &Service, wanted: &ServiceStatus, told: Option<&Service
         condition.insert(key.to_owned(), json!(value));
     }
     // The time is that of a change of the status, as far as this process knows.
-    if told.is_none_or(|told| told.pending.is_some() != wanted.pending.is_some()) {
+    if told.is_none_or(|told| told.ips.is_empty() != wanted.ips.is_empty()) {
         condition.insert("lastTransitionTime".to_owned(), json!(time_of_day()));
     }
     let ingress: Vec<Value> = wanted.ips.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect();

@@ -82,10 +82,18 @@ fn a_services_status_is_patched_with_its_pool_and_condition() {
     let condition = &post.body["status"]["conditions"][0];
     assert_eq!((condition["status"].as_str(), condition["reason"].as_str()), (Some("True"), Some("IPAllocated")));
     assert!(condition["lastTransitionTime"].as_str().unwrap().ends_with('Z'));
+    // One that lacks a second address alone has one.
+    let pending = Some(("AdditionalAssignFailed".to_owned(), "no pool of IPv6".to_owned()));
+    let one = of_service(ServiceStatus { pending, ..assigned("192.0.2.1", Some("lan")) });
+    let condition =
+        Memory::default().of_leader(&one, &none, &Uids::default(), now)[0].body["status"]["conditions"][0].clone();
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("AdditionalAssignFailed")));
     // Until the server's word has come back it is not sent again; if that does not come, it is.
     memory.note(&post.key, &letters, now);
     assert_eq!(memory.of_leader(&letters, &none, &Uids::default(), now), []);
+    assert_eq!(memory.patience(now), Some(ECHO), "then it is to be looked at again");
     assert_eq!(memory.of_leader(&letters, &none, &Uids::default(), now + ECHO).len(), 1);
+    assert_eq!(memory.patience(now), None);
     // Another word is sent at once; the address is taken back with its pool, and other conditions stay.
     let gone = of_service(ServiceStatus {
         pending: Some(("AllocationFailed".to_owned(), "full".to_owned())),

@@ -138,7 +138,8 @@ impl Writer {
             if last.is_some_and(|since| !is_waiting || since.elapsed() >= FINISH) {
                 return;
             }
-            let pause = if is_waiting { SOON } else { LATE };
+            let patience = state.memory.patience(Instant::now()).unwrap_or(LATE);
+            let pause = if is_waiting { SOON } else { patience.min(LATE) };
             tokio::select! {
                 () = self.outbox.news() => tokio::time::sleep(QUIET).await,
                 Ok(()) = self.snapshots.changed() => tokio::time::sleep(QUIET).await,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod server;
+mod writing;
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +33,7 @@ struct Cli {
 struct Stage {
     server: Server,
     source: Source,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Stage {
@@ -41,7 +42,7 @@ impl Stage {
         prepare(&server);
         let folder = tempfile::tempdir().unwrap();
         let source = start(&flags(&server, folder.path()), interest).unwrap();
-        Self { server, source, _folder: folder }
+        Self { server, source, folder }
     }
 
     #[track_caller]
@@ -248,13 +249,38 @@ fn secrets_come_when_an_ingress_names_them() {
 }
 
 #[test]
+fn what_all_speakers_announce_is_read_page_by_page() {
+    let server = Server::start(Lists::Streams);
+    let folder = tempfile::tempdir().unwrap();
+    let flags = flags(&server, folder.path());
+    let collection = "/apis/metallb.io/v1beta1/servicel2statuses";
+    for number in 0..7 {
+        let status = json!({"node": format!("n{number}"), "serviceName": "web", "serviceNamespace": "shop"});
+        server
+            .put(collection, json!({"metadata": {"name": format!("l2-{number}"), "namespace": "m"}, "status": status}));
+    }
+    let read = || roadstead_sources::read_announcements(&flags).unwrap();
+    let nodes: BTreeSet<String> = read().iter().map(|object| object["status"]["node"].to_string()).collect();
+    assert_eq!(nodes.len(), 7);
+    assert!(read().iter().all(|object| object["kind"] == "ServiceL2Status"));
+    // Who may not read them, or has none of the kind, sees none.
+    server.forbid(collection);
+    assert_eq!(read(), Vec::<Value>::new());
+    server.permit(collection);
+    server.forget(collection);
+    assert_eq!(read(), Vec::<Value>::new());
+    server.go_away();
+    assert!(roadstead_sources::read_announcements(&flags).is_err());
+}
+
+#[test]
 fn a_server_that_is_not_there_yet_is_waited_for() {
     let server = Server::start(Lists::Streams);
     ten(&server);
     server.go_away();
     let folder = tempfile::tempdir().unwrap();
     let source = start(&flags(&server, folder.path()), Interest::agent()).unwrap();
-    let stage = Stage { server, source, _folder: folder };
+    let stage = Stage { server, source, folder };
     assert!(!stage.source.snapshots().borrow().synced);
     stage.server.come_back();
     stage.wait("synced", DEADLINE, |now| now.synced && now.services.len() == 10);

@@ -48,6 +48,10 @@ struct State {
     knocks: usize,
     /// What was patched, by path, the oldest first.
     writes: BTreeMap<String, VecDeque<Value>>,
+    /// What the next writes to a path are answered with, before one is taken.
+    faults: BTreeMap<String, VecDeque<u16>>,
+    /// Requests whose paths hold one of these wait.
+    held: BTreeSet<&'static str>,
 }
 
 /// The server; it ends with the test's process.
@@ -184,6 +188,34 @@ impl Server {
         state.writes.get_mut(path).and_then(VecDeque::pop_front).unwrap()
     }
 
+    /// Answers the next writes to a path with these codes.
+    pub(crate) fn fail_writes(&self, path: &str, codes: &[u16]) {
+        self.change(|state| state.faults.entry(path.to_owned()).or_default().extend(codes));
+    }
+
+    /// How many of those codes are left.
+    pub(crate) fn faults_left(&self, path: &str) -> usize {
+        self.lock().faults.get(path).map_or(0, VecDeque::len)
+    }
+
+    /// Lets requests wait whose paths hold this.
+    pub(crate) fn hold(&self, part: &'static str) {
+        self.change(|state| state.held.insert(part));
+    }
+
+    pub(crate) fn release(&self, part: &'static str) {
+        self.change(|state| state.held.remove(part));
+    }
+
+    /// Waits until that many requests came whose paths hold this.
+    pub(crate) fn wait_for_requests(&self, part: &str, number: usize) {
+        let too_few = |state: &mut State| state.requests.iter().filter(|path| path.contains(part)).count() < number;
+        let deadline = Duration::from_secs(20);
+        let (state, late) =
+            self.state.1.wait_timeout_while(self.lock(), deadline, too_few).unwrap_or_else(PoisonError::into_inner);
+        assert!(!late.timed_out(), "not {number} requests for {part}: {:?}", state.requests);
+    }
+
     /// What was asked for, paths with queries.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.lock().requests.clone()
@@ -218,7 +250,10 @@ impl Server {
                 }
                 let mut words = line.split(' ');
                 let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
-                self.lock().requests.push(path.clone());
+                self.change(|state| state.requests.push(path.clone()));
+                let waits =
+                    |state: &mut State| state.epoch == epoch && state.held.iter().any(|part| path.contains(part));
+                drop(self.state.1.wait_while(self.lock(), waits));
                 let answered = match &*method {
                     "GET" => self.answer(&mut stream, &path, epoch),
                     _ => self.write(&mut stream, &method, &path, &body),
@@ -283,6 +318,9 @@ impl Server {
     fn write(&self, stream: &mut TcpStream, method: &str, path: &str, body: &[u8]) -> Option<()> {
         let path = path.split('?').next()?;
         let mut body: Value = serde_json::from_slice(body).ok()?;
+        if let Some(code) = self.change(|state| state.faults.get_mut(path).and_then(VecDeque::pop_front)) {
+            return reply(stream, code, &status(code, "Failed", "as the test wants it"));
+        }
         if !path.contains("/leases") {
             self.change(|state| state.writes.entry(path.to_owned()).or_default().push_back(body));
             return reply(stream, 200, "{}");
