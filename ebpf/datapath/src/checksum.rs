@@ -24,6 +24,23 @@ fn fold32(sum: u64) -> u32 {
     sum as u32
 }
 
+/// The sum of the IPv6 pseudo-header (RFC 8200 section 8.1) of so many bytes of this protocol: in memory order, unfolded.
+#[inline(always)]
+#[must_use]
+pub fn pseudo_header_v6(src: &Addr, dst: &Addr, length: u16, proto: u8) -> u64 {
+    let (s, d) = (src.words(), dst.words());
+    u64::from(s[0])
+        + u64::from(s[1])
+        + u64::from(s[2])
+        + u64::from(s[3])
+        + u64::from(d[0])
+        + u64::from(d[1])
+        + u64::from(d[2])
+        + u64::from(d[3])
+        + u64::from(length.to_be())
+        + u64::from(u16::from_ne_bytes([0, proto]))
+}
+
 /// The difference that replacing one address by another makes. Mapped IPv4 addresses share their first twelve bytes,
 /// which cancel out, so the same sum serves both families.
 #[inline(always)]

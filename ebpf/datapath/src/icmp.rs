@@ -5,7 +5,10 @@
 
 use roadstead_abi::Addr;
 
-use crate::checksum::fold;
+use crate::checksum::{fold, pseudo_header_v6};
+
+/// The protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
 
 /// TTL and hop limit of the errors, as Linux sends them.
 pub const HOP_LIMIT: u8 = 64;
@@ -42,21 +45,12 @@ pub fn port_unreachable_v4(src: &Addr, dst: &Addr, quoted: u16, sum: u64) -> Unr
 #[inline(always)]
 #[must_use]
 pub fn port_unreachable_v6(src: &Addr, dst: &Addr, quoted: u16, sum: u64) -> UnreachableV6 {
-    let length = (8 + quoted).to_be_bytes();
     let (s, d) = (src.words(), dst.words());
-    let pseudo = u64::from(s[0])
-        + u64::from(s[1])
-        + u64::from(s[2])
-        + u64::from(s[3])
-        + u64::from(d[0])
-        + u64::from(d[1])
-        + u64::from(d[2])
-        + u64::from(d[3])
-        + u64::from(u16::from_ne_bytes(length))
-        + u64::from(u16::from_ne_bytes([0, 58]));
+    let pseudo = pseudo_header_v6(src, dst, 8 + quoted, ICMPV6);
+    let length = (8 + quoted).to_be_bytes();
     let icmp = (!fold(u64::from(u16::from_ne_bytes([1, 4])) + pseudo + sum)).to_ne_bytes();
     let first = u32::from_ne_bytes([0x60, 0, 0, 0]);
-    let second = u32::from_ne_bytes([length[0], length[1], 58, HOP_LIMIT]);
+    let second = u32::from_ne_bytes([length[0], length[1], ICMPV6, HOP_LIMIT]);
     let error = u32::from_ne_bytes([1, 4, icmp[0], icmp[1]]);
     [first, second, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], error, 0]
 }

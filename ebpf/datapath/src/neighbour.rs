@@ -4,7 +4,10 @@
 
 use roadstead_abi::Addr;
 
-use crate::checksum::fold;
+use crate::{
+    checksum::{fold, pseudo_header_v6},
+    icmp::ICMPV6,
+};
 
 /// An Ethernet frame with an ARP packet.
 pub const ARP_LEN: usize = 42;
@@ -49,22 +52,7 @@ pub const fn solicited_node(addr: &Addr) -> Addr {
 #[inline(always)]
 #[must_use]
 pub fn is_intact(src: &Addr, dst: &Addr, length: u16, sum: u64) -> bool {
-    fold(pseudo_header(src, dst, length) + sum) == 0xffff
-}
-
-#[inline(always)]
-fn pseudo_header(src: &Addr, dst: &Addr, length: u16) -> u64 {
-    let (s, d) = (src.words(), dst.words());
-    u64::from(s[0])
-        + u64::from(s[1])
-        + u64::from(s[2])
-        + u64::from(s[3])
-        + u64::from(d[0])
-        + u64::from(d[1])
-        + u64::from(d[2])
-        + u64::from(d[3])
-        + u64::from(length.to_be())
-        + u64::from(u16::from_ne_bytes([0, 58]))
+    fold(pseudo_header_v6(src, dst, length, ICMPV6) + sum) == 0xffff
 }
 
 /// The advertisement that answers a question for `target`. O is set in every answer: a client that missed the
@@ -79,7 +67,7 @@ pub fn advertisement(src: &Addr, dst: &Addr, target: &Addr, mac: [u8; 6], solici
     // Target link-layer address, one unit of eight bytes.
     let option = u32::from_ne_bytes([2, 1, mac[0], mac[1]]);
     let rest = u32::from_ne_bytes([mac[2], mac[3], mac[4], mac[5]]);
-    let sum = pseudo_header(src, dst, LENGTH)
+    let sum = pseudo_header_v6(src, dst, LENGTH, ICMPV6)
         + u64::from(u16::from_ne_bytes([136, 0]))
         + u64::from(flags)
         + u64::from(t[0])
@@ -89,7 +77,7 @@ pub fn advertisement(src: &Addr, dst: &Addr, target: &Addr, mac: [u8; 6], solici
         + u64::from(option)
         + u64::from(rest);
     let check = (!fold(sum)).to_ne_bytes();
-    let head = [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([0, LENGTH as u8, 58, 255])];
+    let head = [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([0, LENGTH as u8, ICMPV6, 255])];
     let message = u32::from_ne_bytes([136, 0, check[0], check[1]]);
     [
         head[0], head[1], s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], message, flags, t[0], t[1], t[2], t[3],

@@ -4,9 +4,12 @@
 //! and node share a machine) and asks again a second later. A reset is queued to the socket instead, so the client
 //! learns at once either way. RFC 9293 section 3.5.2 says what a reset carries.
 
-use roadstead_abi::CtKey;
+use roadstead_abi::{CtKey, proto::TCP};
 
-use crate::{checksum::fold, icmp::HOP_LIMIT};
+use crate::{
+    checksum::{fold, pseudo_header_v6},
+    icmp::HOP_LIMIT,
+};
 
 /// Flags of TCP, in the low byte of the fourth word.
 const RST: u8 = 0x04;
@@ -46,16 +49,7 @@ pub fn reset_v6(key: &CtKey, segment: Segment, offload: Offload) -> [u32; 15] {
         if segment.flags & ACK != 0 { (segment.ack, 0, RST) } else { (0, segment.seq.wrapping_add(1), RST | ACK) };
     let (seq, ack) = (seq.to_be(), ack.to_be());
     let control = u32::from_ne_bytes([5 << 4, flags, 0, 0]);
-    let pseudo = u64::from(src[0])
-        + u64::from(src[1])
-        + u64::from(src[2])
-        + u64::from(src[3])
-        + u64::from(dst[0])
-        + u64::from(dst[1])
-        + u64::from(dst[2])
-        + u64::from(dst[3])
-        + u64::from(u16::from_ne_bytes([0, 20]))
-        + u64::from(u16::from_ne_bytes([0, 6]));
+    let pseudo = pseudo_header_v6(&key.dst, &key.src, 20, TCP);
     let check = match offload {
         Offload::Partial => fold(pseudo),
         Offload::Complete => !fold(pseudo + u64::from(ports) + u64::from(seq) + u64::from(ack) + u64::from(control)),
@@ -82,7 +76,7 @@ pub fn reset_v6(key: &CtKey, segment: Segment, offload: Offload) -> [u32; 15] {
 
 #[cfg(test)]
 mod tests {
-    use roadstead_abi::{Addr, Be16, proto};
+    use roadstead_abi::{Addr, Be16};
 
     use super::*;
 
@@ -91,7 +85,7 @@ mod tests {
         dst: Addr::v6(*b"\xfd\x77\0\0\0\0\0\0\0\0\0\0\0\0\x02\0"),
         sport: Be16::new(40_000),
         dport: Be16::new(80),
-        proto: proto::TCP,
+        proto: TCP,
         reserved: [0; 3],
     };
 

@@ -15,7 +15,10 @@ use roadstead_abi::{
     announced::{Announced, AnnouncedKey, LONGEST_QUESTION, probe},
     proto,
 };
-use roadstead_datapath::neighbour::{self, ADVERTISEMENT_LEN, ALL_NODES, ALL_NODES_MAC, ARP_LEN, ARP_REQUEST};
+use roadstead_datapath::{
+    icmp::ICMPV6,
+    neighbour::{self, ADVERTISEMENT_LEN, ALL_NODES, ALL_NODES_MAC, ARP_LEN, ARP_REQUEST},
+};
 
 use crate::{
     echo,
@@ -29,7 +32,6 @@ const ETH_P_ARP: u16 = 0x0806;
 pub(crate) const PACKET_HOST: u32 = 0;
 const IPV6_HEADERS: usize = ETH_LEN + 40;
 const SOLICITATION: u8 = 135;
-const ICMPV6: u8 = 58;
 /// Lengths of a frame with a probe: no other frame costs more than this look.
 const PROBE_V4: u32 = (ETH_LEN + 20 + 8 + probe::LENGTH) as u32;
 const PROBE_V6: u32 = (ETH_LEN + 40 + 8 + probe::LENGTH) as u32;

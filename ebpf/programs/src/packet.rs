@@ -5,6 +5,7 @@
 
 use aya_ebpf::programs::TcContext;
 use roadstead_abi::{Addr, Be16, CtKey, DropReason, FragmentPorts, proto};
+use roadstead_datapath::icmp::ICMPV6;
 
 use crate::maps::{FRAGMENTS, Scratch};
 
@@ -20,7 +21,6 @@ pub(crate) const ETH_P_IP: u16 = 0x0800;
 pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
 const IPV6_FRAGMENT: u8 = 44;
 const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// What a packet is to the balancer.
 pub(crate) enum Parsed {

@@ -7,17 +7,21 @@ use std::{
     process::Command,
 };
 
+use nix::sys::signal::Signal;
 use roadstead_lab::{Program, wait_until};
 
-use super::fixture::{LATE, READY, lab};
+use super::{
+    fixture::{LATE, READY},
+    segment::{FIRST, Segment},
+};
 
 /// The user and the group of the pods.
 const NOBODY: u32 = 65532;
 
 #[test]
 fn a_speaker_without_rights_to_bpf_writes_its_maps() {
-    let Some(lab) = lab("unprivileged") else { return };
-    let node = lab.node("node-a");
+    let Some(segment) = Segment::alone("unprivileged") else { return };
+    let node = segment.lab.node("node-a");
     let mut agent = node.command(Program::Agent).unwrap();
     agent.args(["--speaker-group", &NOBODY.to_string()]);
     let agent = node.start_with(Program::Agent, agent).unwrap();
@@ -45,7 +49,8 @@ fn a_speaker_without_rights_to_bpf_writes_its_maps() {
     nobody
         .args(["--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw"])
         .arg(speaker.get_program())
-        .args(speaker.get_args());
+        .args(speaker.get_args())
+        .args(["--responder", "ebpf"]);
     let speaker = node.start_with(Program::Speaker, nobody).unwrap();
     speaker.wait_ready(READY).unwrap();
     // Where it cannot open the maps it says so before it starts.
@@ -54,4 +59,11 @@ fn a_speaker_without_rights_to_bpf_writes_its_maps() {
     let status = fs::read_to_string(format!("/proc/{}/status", speaker.pid())).unwrap();
     let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
     assert_eq!(u64::from_str_radix(rights, 16).unwrap(), 1 << 13, "CAP_NET_RAW and nothing else");
+
+    // What it has written, the programs answer by: it stands still itself, within the lease that it gave them.
+    segment.wait_owned(FIRST);
+    speaker.signal(Signal::SIGSTOP).unwrap();
+    let answered = FIRST.map(|ip| segment.owner(ip));
+    speaker.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(answered.map(|owner| owner.as_deref() == Some("node-a")), [true, true], "{}", speaker.log());
 }
