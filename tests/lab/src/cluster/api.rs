@@ -21,7 +21,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::credentials::Pair;
@@ -30,6 +30,8 @@ use crate::place::Place;
 /// How long a connection may take, and a request that is no watch.
 const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(15);
+/// Until a request that was put off is made again.
+const PUT_OFF: Duration = Duration::from_millis(200);
 /// The longest answer, and the longest line of a watch.
 const LONGEST: usize = 64 << 20;
 
@@ -98,24 +100,33 @@ impl Api {
         self.call(Method::GET, path, JSON, None).await
     }
 
-    /// Makes a request and reads the answer: JSON, or text as a string.
+    /// Makes a request and reads the answer: JSON, or text as a string. What the server only puts off (429), as all requests
+    /// for a kind whose storage it makes just then, is asked again.
     pub(crate) async fn call(&self, method: Method, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
         let exchange = async {
-            let response = self.send(method.clone(), path, kind, body).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await;
-            let bytes = body.map_err(|error| anyhow!(error))?.to_bytes();
-            let answer: Value = serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-            if !status.is_success() {
-                let said =
-                    answer.get("message").and_then(Value::as_str).map_or_else(|| answer.to_string(), str::to_owned);
-                return Err(Refusal { status: status.as_u16(), message: said }.into());
+            loop {
+                match self.exchange(&method, path, kind, body).await {
+                    Err(error) if refused(&error) == Some(429) => sleep(PUT_OFF).await,
+                    result => return result,
+                }
             }
-            Ok(answer)
         };
         let late = || format!("{method} {path}: no answer within {REQUEST:?}");
         timeout(REQUEST, exchange).await.with_context(late)?
+    }
+
+    async fn exchange(&self, method: &Method, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
+        let response = self.send(method.clone(), path, kind, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let bytes = body.map_err(|error| anyhow!(error))?.to_bytes();
+        let answer: Value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        if !status.is_success() {
+            let said = answer.get("message").and_then(Value::as_str).map_or_else(|| answer.to_string(), str::to_owned);
+            return Err(Refusal { status: status.as_u16(), message: said }.into());
+        }
+        Ok(answer)
     }
 
     /// Begins a watch. The path has its parameters, `watch=1` among them.
