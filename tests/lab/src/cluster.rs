@@ -124,7 +124,8 @@ impl ControlPlane {
         credentials::write(&files.audit_policy, flags::AUDIT_POLICY)?;
         let mut kubeconfigs = BTreeMap::new();
         for part in [Part::Controllers, Part::Scheduler] {
-            kubeconfigs.insert(part, authority.kubeconfig(address, &format!("system:{}", part.name()), "")?);
+            let user = format!("system:{}", part.name());
+            kubeconfigs.insert(part, authority.kubeconfig(shape.near(address), &user, "")?);
         }
         let admin = authority.kubeconfig(address, "admin", "system:masters")?;
         let pair = authority.issue("lab", "system:masters", &[])?;
@@ -270,6 +271,11 @@ impl ControlPlane {
         let process = self.place.spawn(part.name(), command)?;
         self.parts().insert(part, process);
         Ok(())
+    }
+
+    /// Whether every part that was started runs.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.parts().values().all(Process::is_running)
     }
 
     fn kubeconfig(&self, part: Part) -> Result<&Path> {

@@ -38,6 +38,9 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "roadstead-system", "me
 /// How long new kinds may take until they are served.
 const DEFINED: Duration = Duration::from_secs(20);
 
+/// How long the controllers may take until they work.
+const CONTROLLED: Duration = Duration::from_secs(60);
+
 /// Servers that nobody has.
 static IDLE: Mutex<Vec<Server>> = Mutex::new(Vec::new());
 
@@ -58,14 +61,34 @@ impl Server {
             kinds::CUSTOM.iter().all(|kind| server.control.get(&kind.everywhere()).is_ok())
         })?;
         NAMESPACES.iter().try_for_each(|namespace| put::namespace(&server.control, namespace))?;
+        server.wait_for_controller()?;
         Ok(server)
     }
 
-    /// One that nobody has, else a new one.
+    /// Waits until a Service gets the slice of those that have no endpoint.
+    fn wait_for_controller(&self) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "first", "namespace": "default"},
+            "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
+        });
+        put::object(&self.control, &Object::new(service)?, None)?;
+        let slices = kinds::Kind::find("EndpointSlice")?.everywhere();
+        let slices = format!("{slices}?labelSelector=kubernetes.io%2Fservice-name%3Dfirst");
+        let has_one = || {
+            let list = self.control.get(&slices);
+            list.is_ok_and(|list| list.pointer("/items/0").is_some())
+        };
+        wait_until(CONTROLLED, "the controller makes slices", has_one)?;
+        put::empty(&self.control).map(drop)
+    }
+
+    /// One that nobody has and of which all runs, else a new one.
     fn take() -> Result<Self> {
         end_them_with_the_process();
-        let idle = idle().pop();
-        idle.map_or_else(Self::start, Ok)
+        let whole = std::iter::from_fn(|| idle().pop()).find(|server| server.control.is_whole());
+        whole.map_or_else(Self::start, Ok)
     }
 
     /// Plugs the host's cable into a lab's segment.

@@ -36,7 +36,7 @@ impl Shape {
         }
     }
 
-    /// Where the lab itself asks the API server: a source's host is on no segment between two labs.
+    /// Where the lab itself and the controllers ask the API server: a source's host is on no segment between two labs.
     pub(super) fn near(self, address: SocketAddr) -> SocketAddr {
         match self {
             Self::Cluster => address,
