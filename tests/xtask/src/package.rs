@@ -57,7 +57,7 @@ fn packing() -> Result<Command> {
             .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
     )?;
     pack.env("PATH", path).args(["deb", "--package", "roadstead-agent", "--no-build", "--locked"]);
-    pack.arg("--target-dir").arg(workspace::target_dir());
+    pack.env("CARGO_TARGET_DIR", workspace::target_dir());
     Ok(pack)
 }
 

@@ -65,10 +65,15 @@ fn clients_choose_for_themselves_and_again_after_the_timeout() {
         };
         probes.map(ask).collect()
     };
-    let (before, began) = (choices(), Instant::now());
+    // What took longer than the timeout on a slow machine tells nothing.
+    let in_time = (0..10).find_map(|_| {
+        let began = Instant::now();
+        let (before, after) = (choices(), choices());
+        (began.elapsed() < timeout).then_some((before, after))
+    });
+    let (before, after) = in_time.expect("the machine stood still");
     assert!(before.iter().collect::<BTreeSet<_>>().len() > 1, "16 clients and 4 endpoints: {before:?}");
-    assert_eq!(choices(), before, "nobody moves before the timeout, if the machine is not slower than that");
-    assert!(began.elapsed() < timeout, "the machine stood still");
+    assert_eq!(after, before, "nobody moves before the timeout");
     // Other traffic until the last choice has expired; the clock of the programs may be a second off.
     let since = Instant::now();
     while since.elapsed() < timeout + Duration::from_millis(1_500) {
