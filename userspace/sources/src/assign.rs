@@ -16,7 +16,7 @@ use std::{
 use ipnet::IpNet;
 use roadstead_model::{FamilyPolicy, IpFamily, ObjectName, Port, Protocol, Service, ServiceKind, TrafficPolicy};
 
-use crate::{flags::LoadOptions, object::Draft};
+use crate::{flags::LoadOptions, hash::fnv1a, object::Draft};
 
 /// Why a Service got no address or port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl<'a> Assigner<'a> {
                 continue;
             }
             let cidr = self.options.service_cidrs.iter().find(|cidr| IpFamily::of(cidr.addr()) == family).copied();
-            let hash = fnv1a(service.meta.name.to_string().as_bytes());
+            let hash = spread(service.meta.name.to_string().as_bytes());
             let ip = cidr.and_then(|cidr| free_ip(cidr, hash, &self.ips));
             let Some(ip) = ip else {
                 self.conflict(draft, "spec.clusterIP", format!("no {family} address of --service-cidr is free"));
@@ -233,7 +233,7 @@ impl<'a> Assigner<'a> {
         let range = self.options.node_port_range;
         let (first, last) = (u64::from(range.first().get()), u64::from(range.last().get()));
         let size = last - first + 1;
-        let start = fnv1a(key.as_bytes()) % size;
+        let start = spread(key.as_bytes()) % size;
         let free = (0..size)
             .filter_map(|step| Port::new(u16::try_from(first + (start + step) % size).ok()?))
             .find(|port| !self.ports.contains(&(protocol, *port)));
@@ -290,11 +290,9 @@ fn free_ip(cidr: IpNet, hash: u64, taken: &HashSet<IpAddr>) -> Option<IpAddr> {
     probe(low.max(1), end).or_else(|| probe(1, low.min(end)))
 }
 
-/// FNV-1a, 64 bits: stable over versions and machines, which std's hasher does not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let hash = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+/// A number by which names are spread evenly.
+fn spread(bytes: &[u8]) -> u64 {
+    let hash = fnv1a(bytes.iter().copied());
     // The last bytes barely reach FNV's upper bits; one more round of mixing spreads names that differ in them.
     (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8
 }

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use roadstead_model::{ObjectName, ObjectRef};
 use serde_json::{Value, json};
 
-use crate::object::Kind;
+use crate::{hash::fnv1a, object::Kind};
 
 /// Most events kept.
 const MOST: usize = 1000;
@@ -144,15 +144,12 @@ impl Events {
 
 /// A name's beginning that may stand in front of a dot.
 fn shortened(name: &str) -> &str {
-    let end = (0..=NAME.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-    name.get(..end).unwrap_or_default().trim_end_matches(['.', '-'])
+    name.split_at(name.floor_char_boundary(NAME)).0.trim_end_matches(['.', '-'])
 }
 
-/// Tells apart the events of objects of one name: FNV-1a, the same in every run.
+/// Tells apart the events of objects of one name.
 fn fingerprint(parts: [&str; 3]) -> String {
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([b'\n']));
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv1a(parts.iter().flat_map(|part| part.bytes().chain([b'\n'])));
     format!("{hash:016x}")
 }
 

@@ -24,6 +24,7 @@ mod exclusion;
 mod files;
 mod findings;
 mod flags;
+mod hash;
 mod kube;
 mod legacy;
 mod limits;

@@ -83,8 +83,8 @@ pub(crate) struct Complaint {
 
 impl Complaint {
     fn new(about: ObjectRef, reason: &'static str, message: &str) -> Self {
-        let end = (0..=LONGEST.min(message.len())).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        Self { about, reason, message: message.get(..end).unwrap_or_default().to_owned() }
+        let (message, _) = message.split_at(message.floor_char_boundary(LONGEST));
+        Self { about, reason, message: message.to_owned() }
     }
 }
 

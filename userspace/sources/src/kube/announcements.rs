@@ -12,6 +12,7 @@ use super::{
     outbox::Letters,
     posts::{ANNOUNCEMENTS, Key, Post, Verb, named, status_of},
 };
+use crate::hash::fnv1a;
 
 /// How often to look what there is: somebody may have removed one, or a node.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -160,9 +161,7 @@ fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv1a(text.bytes());
     format!("{}-{hash:016x}", text.get(..most - 17).unwrap_or_default())
 }
 
